@@ -1,0 +1,175 @@
+"""Deals merchants into batches of like weight, and carries them through XCom in few bytes.
+
+A batch names merchants, dates and metric types, never values: those are read when the batch is stored.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from include.usage.keys import CounterKey, shown
+
+
+class Group(NamedTuple):
+    """Merchants that have the same metric types on a date: how a million keys become a few lines."""
+
+    date: dt.date
+    metric_types: tuple[str, ...]
+    merchant_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one mapped task stores. `live_dates` are those of its dates that may still grow."""
+
+    groups: tuple[Group, ...]
+    live_dates: frozenset[dt.date] = frozenset()
+
+    @property
+    def merchant_ids(self) -> list[str]:
+        """The merchants, sorted, each once."""
+        return sorted({merchant for group in self.groups for merchant in group.merchant_ids})
+
+    @property
+    def dates(self) -> list[dt.date]:
+        """The usage dates, sorted, each once."""
+        return sorted({group.date for group in self.groups})
+
+    @property
+    def key_count(self) -> int:
+        """How many keys the batch names."""
+        return sum(len(group.metric_types) * len(group.merchant_ids) for group in self.groups)
+
+    @property
+    def name(self) -> str:
+        """What the UI calls the mapped task: `acme`, or `acme … zeta (312 merchants)`."""
+        merchants = self.merchant_ids
+        if len(merchants) == 1:
+            return shown(merchants[0])
+        return f"{shown(merchants[0])} … {shown(merchants[-1])} ({len(merchants)} merchants)"
+
+    def counter_keys(self) -> Iterator[CounterKey]:
+        """The keys, merchant by merchant within a group."""
+        for group in self.groups:
+            for merchant in group.merchant_ids:
+                for metric in group.metric_types:
+                    yield CounterKey(merchant, group.date, metric)
+
+    def only(self, merchants: Iterable[str]) -> Batch:
+        """The part of this batch that concerns these merchants."""
+        wanted = set(merchants)
+        kept = (
+            group._replace(merchant_ids=tuple(m for m in group.merchant_ids if m in wanted)) for group in self.groups
+        )
+        return replace(self, groups=tuple(group for group in kept if group.merchant_ids))
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two batches with half of the merchants each."""
+        merchants = self.merchant_ids
+        middle = len(merchants) // 2
+        return self.only(merchants[:middle]), self.only(merchants[middle:])
+
+    def to_xcom(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "name": self.name,
+            "live_dates": sorted(date.isoformat() for date in self.live_dates),
+            "groups": [[group.date.isoformat(), *map(list, group[1:])] for group in self.groups],
+        }
+
+    @classmethod
+    def from_xcom(cls, data: dict[str, Any]) -> Batch:
+        """The batch that `to_xcom` wrote down."""
+        return cls(
+            groups=tuple(
+                Group(dt.date.fromisoformat(date), tuple(metrics), tuple(merchants))
+                for date, metrics, merchants in data["groups"]
+            ),
+            live_dates=frozenset(map(dt.date.fromisoformat, data["live_dates"])),
+        )
+
+
+class Census:
+    """Collects the keys of a scan: for each date and merchant the set of metric types, as bits of one integer.
+
+    Sets of bits make a key that comes twice harmless, take about 100 bytes a merchant, and merchants that
+    share their metric types are found by comparing integers.
+    """
+
+    def __init__(self) -> None:
+        self._bit_of: dict[str, int] = {}
+        self._masks: dict[dt.date, dict[str, int]] = defaultdict(dict)
+
+    def add(self, key: CounterKey) -> None:
+        """Note a key."""
+        bit = self._bit_of.setdefault(key.metric_type, len(self._bit_of))
+        masks = self._masks[key.date]
+        masks[key.merchant_id] = masks.get(key.merchant_id, 0) | 1 << bit
+
+    def key_count(self, date: dt.date) -> int:
+        """Different keys of a date."""
+        return sum(mask.bit_count() for mask in self._masks.get(date, {}).values())
+
+    def merchant_count(self, date: dt.date) -> int:
+        """Different merchants of a date."""
+        return len(self._masks.get(date, {}))
+
+    def batches(self, live_dates: Iterable[dt.date], at_most: int) -> list[Batch]:
+        """All keys noted, one batch a merchant up to `at_most` merchants, else that many of like weight."""
+        live = frozenset(live_dates)
+        weights: dict[str, int] = defaultdict(int)
+        for masks in self._masks.values():
+            for merchant, mask in masks.items():
+                weights[merchant] += mask.bit_count()
+        names = sorted(self._bit_of, key=self._bit_of.__getitem__)
+        decoded: dict[int, tuple[str, ...]] = {}
+        batches = []
+        for merchants in deal(sorted(weights.items()), at_most):
+            groups: list[Group] = []
+            for date, masks in sorted(self._masks.items()):
+                sharing: dict[int, list[str]] = defaultdict(list)
+                for merchant in merchants:
+                    if merchant in masks:
+                        sharing[masks[merchant]].append(merchant)
+                for mask, alike in sharing.items():
+                    if mask not in decoded:
+                        decoded[mask] = tuple(sorted(names[bit] for bit in _bits(mask)))
+                    groups.append(Group(date, decoded[mask], tuple(alike)))
+            dates = {group.date for group in groups}
+            batches.append(Batch(tuple(groups), live & dates))
+        return batches
+
+
+def _bits(mask: int) -> Iterator[int]:
+    return (i for i, digit in enumerate(reversed(f"{mask:b}")) if digit == "1")
+
+
+def deal(weighted: Sequence[tuple[str, int]], at_most: int) -> list[list[str]]:
+    """Cut an ordered list of (merchant, keys) into runs of neighbours that weigh about the same.
+
+    Neighbours stay together because the table is in their order: two batches then never write the same
+    index page. No batch weighs more than the average and its heaviest merchant.
+    """
+    if len(weighted) <= at_most:
+        return [[merchant] for merchant, _ in weighted]
+    dealt: list[list[str]] = []
+    left = sum(weight for _, weight in weighted)
+    current: list[str] = []
+    load = 0
+    for i, (merchant, weight) in enumerate(weighted):
+        merchants_left, batches_left = len(weighted) - i, at_most - len(dealt)
+        # Close the batch when it would stray further from its fair share with this merchant than without,
+        # or when every batch still to come needs one of the merchants left.
+        full = load + weight / 2 > left / batches_left or merchants_left < batches_left
+        if current and batches_left > 1 and full:
+            dealt.append(current)
+            left -= load
+            current, load = [], 0
+        current.append(merchant)
+        load += weight
+    dealt.append(current)
+    return dealt

@@ -1,0 +1,80 @@
+"""Opens Redis and PostgreSQL by URL, for everything that runs without Airflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import psycopg
+import redis
+from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict
+
+from include.usage.counters import RedisClient
+from include.usage.errors import SettingsError, explained
+
+REDIS_URL = "USAGE_REDIS_URL"
+POSTGRES_URL = "USAGE_POSTGRES_URL"
+
+# A server that does not even accept within this time is down: say so instead of hanging.
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+@contextmanager
+def redis_from_url(environ: Mapping[str, str] | None = None) -> Iterator[RedisClient]:
+    """A client for `USAGE_REDIS_URL` (`redis://`, `rediss://` for TLS, `unix://`; `?cluster=true` for a cluster).
+
+    Raises:
+        SettingsError: the variable is missing or no URL. Its value is never repeated: it holds a password.
+    """
+    url = _variable(REDIS_URL, "redis://user:password@host:6379/0", environ)
+    base, _, options = url.partition("?")
+    kept = [option for option in options.split("&") if option and option != "cluster=true"]
+    cluster = len(kept) < len([option for option in options.split("&") if option])
+    url = base + ("?" + "&".join(kept) if kept else "")
+    try:
+        client: RedisClient = redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
+    except ValueError:
+        raise SettingsError(_no_url(REDIS_URL, "redis://user:password@host:6379/0")) from None
+    with explained():
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def postgres_from_url(environ: Mapping[str, str] | None = None) -> Iterator[Connection]:
+    """A connection to `USAGE_POSTGRES_URL`, made ready by `prepare`.
+
+    Raises:
+        SettingsError: the variable is missing or no URL. Its value is never repeated: it holds a password.
+    """
+    form = "postgresql://user:password@host:5432/database"
+    url = _variable(POSTGRES_URL, form, environ)
+    try:
+        parameters = conninfo_to_dict(url)
+    except psycopg.Error:
+        raise SettingsError(_no_url(POSTGRES_URL, form)) from None
+    parameters.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
+    with explained(), psycopg.connect(**parameters, autocommit=True) as conn:  # type: ignore[arg-type]  # as libpq takes them
+        yield prepare(conn)
+
+
+def prepare(conn: Connection) -> Connection:
+    """Put a connection into the state that the work expects: autocommit, UTF-8."""
+    conn.autocommit = True
+    conn.execute("SET client_encoding TO 'UTF8'")
+    return conn
+
+
+def _variable(name: str, form: str, environ: Mapping[str, str] | None) -> str:
+    value = (os.environ if environ is None else environ).get(name, "").strip()
+    if not value:
+        raise SettingsError(f"{name} is not set; it takes {form}")
+    return value
+
+
+def _no_url(name: str, form: str) -> str:
+    return f"{name} is not a URL that can be used; it takes {form} (special characters in a password as %XX)"

@@ -1,0 +1,99 @@
+"""Which dates a run handles. Pure: the data interval, the settings and one reading of the clock decide."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from include.usage.errors import SettingsError
+from include.usage.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One date of a run, and of whom.
+
+    `settled`: the day was over, with its settle hours, when the run began; then PostgreSQL must equal Redis.
+    `merchant_ids`: None for all merchants.
+    """
+
+    date: dt.date
+    settled: bool
+    merchant_ids: tuple[str, ...] | None = None
+
+    def to_xcom(self) -> dict[str, Any]:
+        """Plain JSON."""
+        merchants = None if self.merchant_ids is None else list(self.merchant_ids)
+        return {"date": self.date.isoformat(), "settled": self.settled, "merchant_ids": merchants}
+
+    @classmethod
+    def from_xcom(cls, data: dict[str, Any]) -> Scope:
+        """The scope that `to_xcom` wrote down."""
+        merchants = None if data["merchant_ids"] is None else tuple(data["merchant_ids"])
+        return cls(dt.date.fromisoformat(data["date"]), data["settled"], merchants)
+
+
+def local_date(moment: dt.datetime, settings: Settings) -> dt.date:
+    """The usage date of a moment: its day in `USAGE_TIMEZONE`."""
+    return moment.astimezone(settings.timezone).date()
+
+
+def is_settled(date: dt.date, now: dt.datetime, settings: Settings) -> bool:
+    """Whether a day is over and its settle hours have passed, so that its counters stand still."""
+    end = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), settings.timezone)
+    return now >= end + dt.timedelta(hours=settings.settle_hours)
+
+
+def oldest_kept(today: dt.date, settings: Settings) -> dt.date:
+    """The oldest date whose keys are still within the retention."""
+    return today - dt.timedelta(days=settings.retention_days)
+
+
+def dates_of_interval(start: dt.datetime, now: dt.datetime, settings: Settings) -> list[dt.date]:
+    """The dates of the run for the data interval that begins at `start`.
+
+    The date of `start`; during the first settle hours of a day also the day before; the first run of a day
+    sweeps every date still within the retention.
+    """
+    date = local_date(start, settings)
+    midnight = dt.datetime.combine(date, dt.time(), settings.timezone)
+    dates = {date}
+    if start - midnight < dt.timedelta(hours=settings.settle_hours):
+        dates.add(date - dt.timedelta(days=1))
+    if local_date(start - settings.interval, settings) != date:
+        age = (date - oldest_kept(local_date(now, settings), settings)).days
+        dates.update(date - dt.timedelta(days=days) for days in range(age + 1))
+    return sorted(dates)
+
+
+def parse_day(name: str, value: str) -> dt.date:
+    """A date as people give it.
+
+    Raises:
+        SettingsError: naming the parameter, the value and what is accepted.
+    """
+    try:
+        if len(value) != len("YYYY-MM-DD"):
+            raise ValueError
+        return dt.date.fromisoformat(value)
+    except ValueError:
+        raise SettingsError(f"{name}={value!r} is not a date; it takes YYYY-MM-DD, e.g. 2026-11-01.") from None
+
+
+def dates_of_range(from_date: str | None, to_date: str | None, now: dt.datetime, settings: Settings) -> list[dt.date]:
+    """The dates from one day to another, both included. Both empty: yesterday. One empty: the other.
+
+    Raises:
+        SettingsError: for what is no date, a range that ends before it begins, or a day to come.
+    """
+    today = local_date(now, settings)
+    if not from_date and not to_date:
+        return [today - dt.timedelta(days=1)]
+    first = parse_day("from_date", from_date or to_date or "")
+    last = parse_day("to_date", to_date or from_date or "")
+    if last < first:
+        raise SettingsError(f"to_date={last} lies before from_date={first}; the range takes both days, in order.")
+    if last > today:
+        raise SettingsError(f"to_date={last} is in the future; the last day there is to aggregate is {today}.")
+    return [first + dt.timedelta(days=days) for days in range((last - first).days + 1)]

@@ -1,0 +1,92 @@
+"""The key grammar `{prefix}:{merchant_id}:{date}:{metric_type}`, built and parsed in this one place.
+
+Keys stay bytes until here and text from here on. A merchant id may hold `:`, so a key is split twice from the
+right, and ids are never normalised.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from include.usage.dead_letters import DeadLetter, Reason
+
+# One row of the unique index must fit into a third of an 8 kB page (2704 bytes, PostgreSQL's btree limit).
+MAX_MERCHANT_ID_BYTES = 1024
+MAX_METRIC_TYPE_BYTES = 256
+
+_DATE = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_GLOB_CHARACTERS = re.compile(r"([*?\[\]^\\-])")
+
+
+class CounterKey(NamedTuple):
+    """Whose usage, of which day, of what."""
+
+    merchant_id: str
+    date: dt.date
+    metric_type: str
+
+
+def build_key(prefix: str, key: CounterKey) -> bytes:
+    """The Redis key of a counter, as the API writes it."""
+    return f"{prefix}:{key.merchant_id}:{key.date.isoformat()}:{key.metric_type}".encode()
+
+
+def shown(identifier: str, longest: int = 80) -> str:
+    """An id as logs and errors show it: control characters escaped (a newline would forge a log line), cut."""
+    cut = identifier if len(identifier) <= longest else identifier[: longest - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+def match_pattern(prefix: str) -> bytes:
+    """The glob for SCAN that finds all keys of a prefix, whatever characters the prefix holds."""
+    return (_GLOB_CHARACTERS.sub(r"\\\1", prefix) + ":*").encode()
+
+
+def parse_key(raw: bytes, prefix: str) -> CounterKey | DeadLetter:
+    """Take a Redis key apart, or say why it is no usage key (`malformed_key`, `bad_date`)."""
+    head = prefix.encode() + b":"
+    parts = raw[len(head) :].rsplit(b":", 2) if raw.startswith(head) else []
+    if len(parts) != 3:
+        return DeadLetter(raw, Reason.MALFORMED_KEY, f"expected {prefix}:merchant:YYYY-MM-DD:metric")
+    raw_merchant, raw_date, raw_metric = parts
+    for name, part, longest in (
+        ("merchant id", raw_merchant, MAX_MERCHANT_ID_BYTES),
+        ("date", raw_date, None),
+        ("metric type", raw_metric, MAX_METRIC_TYPE_BYTES),
+    ):
+        if problem := _unstorable(part, longest):
+            return DeadLetter(raw, Reason.MALFORMED_KEY, f"{name} {problem}")
+    date = parse_date(raw_date)
+    if date is None:
+        return DeadLetter(raw, Reason.BAD_DATE, f"{raw_date.decode()[:40]!r} is not a date YYYY-MM-DD")
+    return CounterKey(raw_merchant.decode(), date, raw_metric.decode())
+
+
+def _unstorable(part: bytes, longest: int | None) -> str | None:
+    """Why PostgreSQL cannot hold or index this part of a key; None if it can."""
+    if not part:
+        return "is empty"
+    if longest is not None and len(part) > longest:
+        return f"has {len(part)} bytes, more than {longest}"
+    if b"\0" in part:
+        return "holds a NUL"
+    try:
+        part.decode()
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    return None
+
+
+# A scan meets a handful of dates a million times.
+@lru_cache(maxsize=4096)
+def parse_date(raw: bytes) -> dt.date | None:
+    """A real calendar day written `YYYY-MM-DD` in ASCII digits, or None."""
+    if not _DATE.fullmatch(raw):
+        return None
+    try:
+        return dt.date.fromisoformat(raw.decode())
+    except ValueError:
+        return None

@@ -1,0 +1,343 @@
+"""The three steps of a run, the same for Airflow's tasks and for the command line: scan, store, verify."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg import Connection
+
+from include.usage import clock, dead_letters, ledger, schema
+from include.usage.batches import Batch, Census
+from include.usage.counters import RedisClient, pages, read_page, scan_pages, with_date
+from include.usage.dates import Scope, is_settled, local_date, oldest_kept
+from include.usage.dead_letters import DeadLetter, Reason
+from include.usage.errors import RunIncomplete, UpsertFailed, UsageMismatch, explain
+from include.usage.keys import CounterKey, parse_key
+from include.usage.ledger import DateVerdict
+from include.usage.queries import query
+from include.usage.report import describe
+from include.usage.settings import Settings
+from include.usage.store import BatchResult, store_batch, totals_by_date
+from include.usage.verification import Proof, verify
+
+log = structlog.get_logger(__name__)
+
+# Dead letters written by one scan at most; a flood beyond that is counted in the log, not stored.
+MAX_DEAD_LETTERS_A_SCAN: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Who asks for what. `run_type` is Airflow's (scheduled, manual, backfill) or `cli`."""
+
+    run_id: str
+    run_type: str
+    dates: tuple[dt.date, ...]
+    now: dt.datetime
+    merchant_ids: tuple[str, ...] | None = None
+
+    def scopes(self, settings: Settings) -> dict[dt.date, Scope]:
+        """Its dates, each with whether it is settled by now."""
+        return {date: Scope(date, is_settled(date, self.now, settings), self.merchant_ids) for date in self.dates}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a scan decided: the dates of the run, and how many bad keys each of them has by name alone."""
+
+    run_id: str
+    scopes: tuple[Scope, ...]
+    dead_letters: dict[dt.date, int] = field(default_factory=dict)
+
+    def to_xcom(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "run_id": self.run_id,
+            "scopes": [scope.to_xcom() for scope in self.scopes],
+            "dead_letters": {date.isoformat(): count for date, count in self.dead_letters.items()},
+        }
+
+    @classmethod
+    def from_xcom(cls, data: dict[str, Any]) -> Plan:
+        """The plan that `to_xcom` wrote down."""
+        return cls(
+            data["run_id"],
+            tuple(map(Scope.from_xcom, data["scopes"])),
+            {dt.date.fromisoformat(date): count for date, count in data["dead_letters"].items()},
+        )
+
+
+@dataclass(slots=True)
+class Survey:
+    """What one SCAN found."""
+
+    scopes: dict[dt.date, Scope]
+    census: Census = field(default_factory=Census)
+    bad: dict[bytes, DeadLetter] = field(default_factory=dict)
+    bad_left_out: int = 0
+    scanned: int = 0
+
+
+def scan(client: RedisClient, conn: Connection, run: Run, settings: Settings) -> tuple[Plan, list[Batch]]:
+    """Find all keys of a run's dates with one SCAN, and deal them into batches.
+
+    Bad keys become dead letters. Open dead letters are tried again: a key that became good is aggregated by
+    this run, whatever its date; one that is gone is resolved.
+
+    Raises:
+        SchemaError: the tables are missing or not ours.
+        redis.exceptions.RedisError: Redis cannot be read; the ledger says so.
+    """
+    schema.check(conn)
+    scopes = run.scopes(settings)
+    log.info(f"Starting aggregation for date {_told(run.dates)}", run_id=run.run_id, run_type=run.run_type)
+    ledger.start(conn, run.run_id, run.run_type, scopes.values(), run.now)
+    with _failure_noted(conn, run.run_id):
+        open_letters = dead_letters.all_open(conn)
+        if run.merchant_ids is None:
+            scopes.update(_retry_other_dates(client, conn, open_letters, run, settings))
+        survey = take_survey(client, scopes, run, settings)
+        ledger.start(conn, run.run_id, run.run_type, (s for s in scopes.values() if s.date not in run.dates), run.now)
+        bad_by_date = _write_dead_letters(conn, survey, open_letters)
+        for date in sorted(scopes):
+            keys, who = survey.census.key_count(date), survey.census.merchant_count(date)
+            ledger.note_scan(conn, run.run_id, date, keys=keys, merchants=who, dead_letters=bad_by_date[date])
+            log.info(
+                f"Found {keys:,} usage keys of {who:,} merchants for {date}",
+                keys=keys,
+                merchants=who,
+                date=str(date),
+            )
+    live = {scope.date for scope in scopes.values() if not scope.settled}
+    batches = survey.census.batches(live, settings.max_mapped_tasks)
+    log.info(
+        f"Scanned {survey.scanned:,} keys in Redis, dealt into {len(batches)} batches",
+        scanned=survey.scanned,
+        batches=len(batches),
+    )
+    return Plan(run.run_id, tuple(scopes[date] for date in sorted(scopes)), dict(bad_by_date)), batches
+
+
+def take_survey(client: RedisClient, scopes: dict[dt.date, Scope], run: Run, settings: Settings) -> Survey:
+    """Scan Redis once and sort its keys. With clean-up on, dates past the retention join the scopes."""
+    survey = Survey(scopes)
+    wanted = {date: None if s.merchant_ids is None else set(s.merchant_ids) for date, s in scopes.items()}
+    today = local_date(run.now, settings)
+    cleaning = settings.delete_stale_keys and run.merchant_ids is None
+    oldest = oldest_kept(today, settings) if cleaning else dt.date.min
+    for page in scan_pages(client, settings.key_prefix, settings.scan_count):
+        survey.scanned += len(page)
+        for raw in page:
+            parsed = _parse(raw, settings.key_prefix, today)
+            if isinstance(parsed, DeadLetter):
+                if len(survey.bad) < MAX_DEAD_LETTERS_A_SCAN:
+                    survey.bad[raw] = parsed
+                else:
+                    survey.bad_left_out += raw not in survey.bad
+                continue
+            if parsed.date < oldest and parsed.date not in scopes:
+                # Clean-up deletes nothing unproven: what it may delete is aggregated and verified first.
+                scopes[parsed.date], wanted[parsed.date] = Scope(parsed.date, settled=True), None
+            if parsed.date in wanted:
+                merchants = wanted[parsed.date]
+                if merchants is None or parsed.merchant_id in merchants:
+                    survey.census.add(parsed)
+    return survey
+
+
+def _write_dead_letters(conn: Connection, survey: Survey, open_letters: Iterable[DeadLetter]) -> Counter[dt.date]:
+    """Open the bad keys of a survey, resolve those that are gone. Returns the number of bad keys by date."""
+    gone = [
+        letter.redis_key
+        for letter in open_letters
+        if letter.reason in Reason.of_names() and letter.redis_key not in survey.bad
+    ]
+    with conn.transaction():
+        opened = dead_letters.open_letters(conn, survey.bad.values())
+        if not survey.bad_left_out:  # else a key may be bad still, though it is not among those kept
+            dead_letters.resolve(conn, gone, Reason.of_names())
+    if survey.bad:
+        left_out = f"; {survey.bad_left_out} were counted, not stored" if survey.bad_left_out else ""
+        log.warning(
+            f"{len(survey.bad) + survey.bad_left_out} keys cannot be usage keys ({opened} of them new), "
+            f"see usage_dead_letter{left_out}",
+            dead_letters=len(survey.bad),
+            new=opened,
+            left_out=survey.bad_left_out,
+        )
+    return Counter(letter.usage_date for letter in survey.bad.values() if letter.usage_date is not None)
+
+
+@contextmanager
+def _failure_noted(conn: Connection, run_id: str) -> Iterator[None]:
+    """Write an error into the ledger on its way out."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(psycopg.Error):  # PostgreSQL itself may be what failed; the first error is the one to tell
+            ledger.fail(conn, run_id, explain(error), clock.now())
+        raise
+
+
+def _told(dates: Sequence[dt.date]) -> str:
+    return ", ".join(map(str, dates)) if len(dates) <= 10 else f"{dates[0]} to {dates[-1]}"
+
+
+def _parse(raw: bytes, prefix: str, today: dt.date) -> CounterKey | DeadLetter:
+    parsed = parse_key(raw, prefix)
+    if isinstance(parsed, CounterKey) and parsed.date > today:
+        return DeadLetter(raw, Reason.FUTURE_DATE, f"{parsed.date} is after today, {today}", parsed.date)
+    return parsed
+
+
+def _retry_other_dates(
+    client: RedisClient, conn: Connection, letters: Iterable[DeadLetter], run: Run, settings: Settings
+) -> dict[dt.date, Scope]:
+    """Look again at dead letters of dates that this run does not handle. Returns scopes of what became good.
+
+    (Those of its own dates are met again when its batches are stored.)
+    """
+    others = [
+        letter
+        for letter in letters
+        if letter.reason not in Reason.of_names() and letter.usage_date and letter.usage_date not in run.dates
+    ]
+    good: dict[dt.date, set[str]] = {}
+    gone: list[bytes] = []
+    bad: list[DeadLetter] = []
+    for page in pages(others):
+        for letter, value in zip(page, read_page(client, [letter.redis_key for letter in page]), strict=True):
+            assert letter.usage_date is not None  # chosen above
+            key = parse_key(letter.redis_key, settings.key_prefix)
+            if isinstance(value, DeadLetter):
+                bad.append(with_date(value, letter.usage_date))
+            elif value is None:
+                gone.append(letter.redis_key)
+            elif isinstance(key, CounterKey):
+                good.setdefault(key.date, set()).add(key.merchant_id)
+    with conn.transaction():
+        dead_letters.open_letters(conn, bad)
+        dead_letters.resolve(conn, gone)
+    return {
+        date: Scope(date, is_settled(date, run.now, settings), tuple(sorted(merchants)))
+        for date, merchants in good.items()
+    }
+
+
+def store(client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+    """Store one batch.
+
+    Raises:
+        UpsertFailed: some merchants could not be stored; all others were.
+    """
+    result = store_batch(client, conn, batch, run_id, settings)
+    if result.failures:
+        raise UpsertFailed(result.failures)
+    return result
+
+
+def prove(
+    client: RedisClient,
+    conn: Connection,
+    plan: Plan,
+    batches: Sequence[Batch],
+    results: Sequence[BatchResult],
+    settings: Settings,
+) -> Proof:
+    """Verify a run and write its end into the ledger, whatever it is.
+
+    Raises:
+        RunIncomplete: a batch has no result, so the run cannot be proven.
+        UsageMismatch: Redis and PostgreSQL do not agree; the ledger says so.
+    """
+    result = totals_by_date(results)
+    for date, count in plan.dead_letters.items():
+        result.counts[date].dead_letters += count
+    missing = len(batches) - len(results)
+    unstored = f"{missing} of {len(batches)} batches were not stored" if missing else None
+    with _failure_noted(conn, plan.run_id):
+        proof = verify(
+            client,
+            conn,
+            plan.scopes,
+            batches,
+            result,
+            plan.run_id,
+            settings.key_prefix,
+            proven_before=ledger.is_proven(conn, plan.run_id),
+        )
+        for report in proof.reports:
+            lines = [str(difference) for difference in proof.failing if difference.key.date == report.date]
+            report.error = "\n".join(lines[: UsageMismatch.SHOWN]) or unstored
+            if missing:
+                report.verdict = DateVerdict.MISMATCH
+        ledger.finish(conn, plan.run_id, proof.reports, clock.now())
+        log.info(describe(proof), dates=[report.as_metadata() for report in proof.reports])
+    if proof.failing_count:
+        raise UsageMismatch([str(difference) for difference in proof.failing], proof.failing_count)
+    if missing:
+        raise RunIncomplete(
+            f"{unstored}, so this run is not proven. See the red upsert_merchant_usage tasks; once their cause is "
+            "mended, clear them with their downstream tasks."
+        )
+    conn.execute(query("delete_readings"), {"run_id": plan.run_id})
+    return proof
+
+
+def preview(client: RedisClient, conn: Connection, run: Run, settings: Settings) -> Proof:
+    """A dry run: read and compare, log what would change, write nothing."""
+    schema.check(conn)
+    log.info(f"Dry run for date {_told(run.dates)}: nothing is written", run_id=run.run_id)
+    survey = take_survey(client, run.scopes(settings), run, settings)
+    scopes = [survey.scopes[date] for date in sorted(survey.scopes)]
+    batches = survey.census.batches((), settings.max_mapped_tasks)
+    proof = verify(
+        client, conn, scopes, batches, BatchResult(), run.run_id, settings.key_prefix, flag_regressions=False
+    )
+    log.info(describe(proof), dates=[report.as_metadata() for report in proof.reports])
+    for difference in proof.failing:
+        log.info(f"Would store: {difference}")
+    for letter in survey.bad.values():
+        log.info(f"Would be a dead letter: {letter.redis_key!r} ({letter.reason}: {letter.detail})")
+    return proof
+
+
+def aggregate(
+    client: RedisClient,
+    conn: Connection,
+    run: Run,
+    settings: Settings,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Proof:
+    """A whole run in this process: scan, store every batch, verify.
+
+    Args:
+        on_batch: told (batches done, batches in all) after each batch.
+
+    Raises:
+        UpsertFailed: some merchants could not be stored; all others were, and the ledger says so.
+        UsageMismatch: Redis and PostgreSQL do not agree.
+    """
+    plan, batches = scan(client, conn, run, settings)
+    results: list[BatchResult] = []
+    failures: dict[str, str] = {}
+    for done, batch in enumerate(batches, start=1):
+        try:
+            results.append(store(client, conn, batch, run.run_id, settings))
+        except UpsertFailed as error:
+            failures.update(error.failures)
+        if on_batch is not None:
+            on_batch(done, len(batches))
+    try:
+        return prove(client, conn, plan, batches, results, settings)
+    except (RunIncomplete, UsageMismatch):
+        if failures:
+            raise UpsertFailed(failures) from None
+        raise

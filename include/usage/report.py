@@ -1,0 +1,62 @@
+"""Tells the end of a run as a table that people can read in a log."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from include.usage.keys import shown
+from include.usage.verification import Proof
+
+# Wide enough for the totals of a billion, narrow enough for the log view without scrolling.
+WIDTH = 140
+
+
+def render(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A plain-text table. Numbers go to the right; cells are never read as markup."""
+    table = Table(title=Text(title), title_justify="left", box=box.ASCII2)
+    filled = [list(row) for row in rows]
+    for column, heading in enumerate(headings):
+        numeric = bool(filled) and all(isinstance(row[column], int) for row in filled)
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in filled:
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip()
+
+
+def describe(proof: Proof) -> str:
+    """The verdicts by date, and Redis beside PostgreSQL by merchant while these are few enough to read."""
+    dates = render(
+        "Verification: Redis, read again, against PostgreSQL",
+        ("date", "verdict", "Redis", "PostgreSQL", "new", "raised", "unchanged", "dead letters", "keys"),
+        (
+            (
+                report.date,
+                report.verdict,
+                report.redis_total,
+                report.postgres_total,
+                report.counts.inserted,
+                report.counts.updated,
+                report.counts.unchanged,
+                report.counts.dead_letters,
+                ", ".join(f"{number} {verdict}" for verdict, number in report.keys.items()) or "none",
+            )
+            for report in proof.reports
+        ),
+    )
+    if not proof.merchants:
+        return dates
+    merchants = render(
+        "By merchant",
+        ("date", "merchant", "counters", "Redis", "PostgreSQL"),
+        ((date, shown(who), n, int(redis), int(postgres)) for date, who, n, redis, postgres in proof.merchants),
+    )
+    return f"{dates}\n{merchants}"

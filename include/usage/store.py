@@ -1,0 +1,269 @@
+"""Stores batches: monotone, differences only, one bounded transaction at a time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+import psycopg
+import structlog
+import tenacity
+from psycopg import Connection
+
+from include.usage import dead_letters
+from include.usage.batches import Batch
+from include.usage.counters import RedisClient, pages, read_page, with_date
+from include.usage.dead_letters import DeadLetter, Reason
+from include.usage.errors import UsageError, explain_postgres
+from include.usage.keys import CounterKey, build_key, shown
+from include.usage.ledger import Counts
+from include.usage.queries import query
+from include.usage.settings import OnRegression, Settings
+from include.usage.staging import stage
+
+log = structlog.get_logger(__name__)
+
+# Rows locked by one transaction at most: about half a second of work, so nobody waits long for us.
+MAX_KEYS_PER_TRANSACTION: Final = 50_000
+# A lock of somebody else is waited for this long; a statement may take this long. Then the task is retried.
+LIMITS: Final = {"lock_timeout": "20s", "statement_timeout": "120s"}
+# Lines a person would read; above that the batch is told in one line.
+MAX_MERCHANTS_LOGGED: Final = 50
+MAX_METRICS_LOGGED: Final = 10
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What storing a batch did, date by date, and which merchants could not be stored."""
+
+    counts: dict[dt.date, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    failures: dict[str, str] = field(default_factory=dict)
+    #: Good values read of dates that may still grow: verification finds each of them in usage_reading.
+    live_readings: int = 0
+
+    def add(self, other: BatchResult) -> None:
+        """Add another's counts and failures to these."""
+        for date, counts in other.counts.items():
+            self.counts[date].add(counts)
+        self.failures.update(other.failures)
+        self.live_readings += other.live_readings
+
+    @property
+    def total(self) -> Counts:
+        """All dates together."""
+        total = Counts()
+        for counts in self.counts.values():
+            total.add(counts)
+        return total
+
+    def to_xcom(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "counts": {date.isoformat(): asdict(counts) for date, counts in self.counts.items()},
+            "failures": self.failures,
+            "live_readings": self.live_readings,
+        }
+
+    @classmethod
+    def from_xcom(cls, data: dict[str, Any]) -> BatchResult:
+        """The result that `to_xcom` wrote down."""
+        result = cls(failures=dict(data["failures"]), live_readings=data["live_readings"])
+        for date, counts in data["counts"].items():
+            result.counts[dt.date.fromisoformat(date)] = Counts(**counts)
+        return result
+
+
+def store_batch(client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+    """Read a batch's counters and raise `merchant_usage` to them.
+
+    Deadlocks and serialization failures are tried again at once. What PostgreSQL refuses otherwise is narrowed
+    down by halving the batch, so that every merchant but the refused ones is stored; those are in `failures`.
+
+    Args:
+        conn: in autocommit mode; transactions are opened here.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be read; what was committed before stays, and is right.
+        psycopg.OperationalError: PostgreSQL went away, or a lock was waited for too long.
+        psycopg.ProgrammingError: the schema or a permission is missing.
+    """
+    result = BatchResult()
+    for part in _parts(batch):
+        try:
+            result.add(_store_part(client, conn, part, run_id, settings))
+        except psycopg.Error as error:
+            if not _concerns_data(error):
+                raise
+            merchants = part.merchant_ids
+            if len(merchants) == 1:
+                explained: UsageError = explain_postgres(error)
+                result.failures[merchants[0]] = str(explained)
+                log.warning(f"{shown(merchants[0])} could not be stored: {explained}", merchant=merchants[0])
+                continue
+            for half in part.halves():
+                result.add(store_batch(client, conn, half, run_id, settings))
+    return result
+
+
+def _concerns_data(error: psycopg.Error) -> bool:
+    """Whether leaving a merchant out can help: not if the server, the schema or a permission is the matter."""
+    return not isinstance(
+        error,
+        psycopg.OperationalError
+        | psycopg.InterfaceError
+        | psycopg.errors.UndefinedTable
+        | psycopg.errors.UndefinedColumn
+        | psycopg.errors.InsufficientPrivilege
+        | psycopg.errors.ReadOnlySqlTransaction,
+    )
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    """The batch in parts that one transaction may hold. A merchant stays whole unless it alone is too large."""
+    if batch.key_count <= MAX_KEYS_PER_TRANSACTION:
+        yield batch
+    elif len(batch.merchant_ids) > 1:
+        for half in batch.halves():
+            yield from _parts(half)
+    else:
+        for group in batch.groups:
+            metrics = iter(group.metric_types)
+            while some := tuple(islice(metrics, MAX_KEYS_PER_TRANSACTION)):
+                yield Batch((group._replace(metric_types=some),), batch.live_dates & {group.date})
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type((psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)),
+    stop=tenacity.stop_after_attempt(5),
+    wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
+    reraise=True,
+)
+def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+    result = BatchResult()
+    told = _MerchantLog(batch)
+    live = sorted(batch.live_dates)
+    with conn.transaction():
+        conn.execute(query("set_limits"), LIMITS)
+        staged = stage(
+            client,
+            conn,
+            batch.counter_keys(),
+            settings.key_prefix,
+            open_keys=dead_letters.open_keys(conn, batch.dates),
+            on_reading=told.note if told.wanted else None,
+        )
+        for date, inserted, updated in conn.execute(query("upsert_staged")):
+            result.counts[date].inserted = inserted
+            result.counts[date].updated = updated
+        suspects = [CounterKey(*row) for row in conn.execute(query("select_suspects"))]
+        if live:
+            conn.execute(query("insert_readings"), {"run_id": run_id, "dates": live})
+        dead_letters.open_letters(conn, staged.dead_letters)
+        dead_letters.resolve(conn, staged.healed)
+    for date, reading in staged.by_date.items():
+        result.counts[date].read = reading.read
+        result.counts[date].expired = reading.expired
+        if date in batch.live_dates:
+            result.live_readings += reading.read
+    for letter in staged.dead_letters:
+        assert letter.usage_date is not None  # staged keys all have one
+        result.counts[letter.usage_date].dead_letters += 1
+    # In transactions of their own: locking them after the rows above would break the order of locks.
+    for page in pages(suspects):
+        _settle_suspects(client, conn, page, result, settings)
+    told.tell(result)
+    return result
+
+
+def _settle_suspects(
+    client: RedisClient, conn: Connection, keys: list[CounterKey], result: BatchResult, settings: Settings
+) -> None:
+    """Read suspects again with their rows locked: raise the row, or state that the counter went backwards."""
+    letters: list[DeadLetter] = []
+    carried_keys: list[bytes] = []
+    with conn.transaction():
+        conn.execute(query("set_limits"), LIMITS)
+        rows = conn.execute(
+            query("lock_rows"),
+            {
+                "merchant_ids": [key.merchant_id for key in keys],
+                "dates": [key.date for key in keys],
+                "metric_types": [key.metric_type for key in keys],
+            },
+        ).fetchall()
+        locked = [CounterKey(*row[:3]) for row in rows]
+        raw_keys = [build_key(settings.key_prefix, key) for key in locked]
+        values = read_page(client, raw_keys)
+        for key, raw_key, value, (stored, carried) in zip(
+            locked, raw_keys, values, [row[3:] for row in rows], strict=True
+        ):
+            if isinstance(value, DeadLetter):
+                letters.append(with_date(value, key.date))
+                continue
+            if value is None or value == stored - carried:
+                continue
+            if value > stored - carried:
+                _set_row(conn, key, carried + value, carried)
+                result.counts[key.date].updated += 1
+                continue
+            detail = f"Redis has {value}, PostgreSQL has {stored}" + (f" (carried {carried})" if carried else "")
+            letters.append(DeadLetter(raw_key, Reason.COUNTER_REGRESSED, detail, key.date))
+            result.counts[key.date].regressed += 1
+            if settings.on_regression is OnRegression.CARRY:
+                _set_row(conn, key, stored + value, stored)
+                carried_keys.append(raw_key)
+            log.warning(
+                f"{shown(key.merchant_id)} {shown(key.metric_type)} of {key.date} went backwards: {detail}; "
+                f"{'carried on from' if carried_keys and carried_keys[-1] == raw_key else 'kept'} {stored}",
+                merchant=key.merchant_id,
+                metric=key.metric_type,
+                date=str(key.date),
+                redis=value,
+                postgres=stored,
+            )
+        dead_letters.open_letters(conn, letters)
+        dead_letters.resolve(conn, carried_keys, [Reason.COUNTER_REGRESSED])
+
+
+def _set_row(conn: Connection, key: CounterKey, metric_value: int, carried: int) -> None:
+    conn.execute(query("set_row"), {**key._asdict(), "metric_value": metric_value, "carried": carried})
+
+
+class _MerchantLog:
+    """One line a merchant, while there are few enough of them to be read."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._merchants = batch.merchant_ids
+        self._name = batch.name
+        self.wanted = len(self._merchants) <= MAX_MERCHANTS_LOGGED
+        self._readings: dict[tuple[str, dt.date], dict[str, int]] = defaultdict(dict)
+
+    def note(self, key: CounterKey, value: int) -> None:
+        """Remember a reading for the log."""
+        metrics = self._readings[key.merchant_id, key.date]
+        if len(metrics) < MAX_METRICS_LOGGED:
+            metrics[key.metric_type] = value
+
+    def tell(self, result: BatchResult) -> None:
+        """Log what was stored."""
+        for (merchant, date), metrics in sorted(self._readings.items()):
+            told = ", ".join(f"{shown(metric)} = {value:,}" for metric, value in sorted(metrics.items()))
+            log.info(f"Aggregated {shown(merchant)}: {told} ({date})", merchant=merchant, date=str(date))
+        total = result.total
+        log.info(
+            f"Stored {self._name}: {total.read} counters, {total.inserted} new, {total.updated} raised, "
+            f"{total.unchanged} unchanged, {total.dead_letters} dead letters",
+            **asdict(total),
+        )
+
+
+def totals_by_date(results: Iterable[BatchResult]) -> BatchResult:
+    """Several batches' results as one."""
+    total = BatchResult()
+    for result in results:
+        total.add(result)
+    return total
