@@ -1,0 +1,1 @@
+"""Where the work meets Airflow: connections, schedule, the body of each task, bad news."""

@@ -1,0 +1,147 @@
+"""The body of each task: open the connections, call one function of `include.usage`, return a small value."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
+
+from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
+from include.usage import clock, ledger, pipeline, schema
+from include.usage.batches import Batch
+from include.usage.cleanup import delete_stale
+from include.usage.dates import dates_of_interval, dates_of_range, local_date, oldest_kept
+from include.usage.errors import RunIncomplete, SettingsError
+from include.usage.ledger import DateVerdict
+from include.usage.pipeline import Plan, Run
+from include.usage.settings import Settings
+from include.usage.store import BatchResult
+
+log = structlog.get_logger(__name__)
+
+SCHEDULED: Final = "scheduled"
+BACKFILL: Final = "backfill"
+#: Where scan_usage leaves its plan for the tasks after it.
+PLAN_KEY: Final = "plan"
+
+
+def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run:
+    """What this DAG run is asked to do: its Params if they name dates, else its data interval, else yesterday.
+
+    Raises:
+        SettingsError: a Param that cannot be used.
+    """
+    dag_run: Any = context["dag_run"]
+    params: Any = context["params"]
+    run_type = str(getattr(dag_run.run_type, "value", dag_run.run_type))
+    from_date, to_date = params.get("from_date") or None, params.get("to_date") or None
+    start = context.get("data_interval_start")
+    by_interval = run_type in {SCHEDULED, BACKFILL} and start is not None and not (from_date or to_date)
+    if by_interval and start is not None:
+        dates = dates_of_interval(start, now, settings)
+    else:
+        dates = dates_of_range(from_date, to_date, now, settings)
+    return Run(dag_run.run_id, run_type, tuple(dates), now, _merchants(params.get("merchant_ids")))
+
+
+def _merchants(given: Any) -> tuple[str, ...] | None:
+    if not given:
+        return None
+    if not isinstance(given, list | tuple) or not all(isinstance(merchant, str) and merchant for merchant in given):
+        raise SettingsError(f"merchant_ids={given!r} cannot be used; it takes a list of merchant ids, [] for all.")
+    return tuple(sorted(set(given)))
+
+
+def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
+    """Find the keys of this run's dates; returns the batches to store, leaves the plan in XCom."""
+    with airflow_errors():
+        run = requested_run(context, settings, clock.now())
+        plan: dict[str, Any]
+        batches: list[Batch]
+        with usage_redis() as client, usage_postgres() as conn:
+            schema.check(conn)
+            if run.run_type == SCHEDULED and set(run.dates) <= ledger.sealed_dates(conn, run.run_id, run.dates):
+                told = ", ".join(map(str, run.dates))
+                plan, batches = {"nothing_to_do": f"{told}: verified by an earlier run, over and settled"}, []
+                log.info(f"Nothing to do for {told}: sealed", dates=told)
+            elif context["params"].get("dry_run"):
+                pipeline.preview(client, conn, run, settings)
+                plan, batches = {"nothing_to_do": "this was a dry run"}, []
+            else:
+                scanned, batches = pipeline.scan(client, conn, run, settings)
+                plan = scanned.to_xcom()
+    context["ti"].xcom_push(key=PLAN_KEY, value=plan)
+    return [batch.to_xcom() for batch in batches]
+
+
+def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[str, Any]:
+    """Store one batch; returns what it did, in numbers."""
+    with airflow_errors(), usage_redis() as client, usage_postgres() as conn:
+        result = pipeline.store(client, conn, Batch.from_xcom(batch), context["dag_run"].run_id or "", settings)
+    return result.to_xcom()
+
+
+def verify(
+    plan: dict[str, Any] | None,
+    batches: Sequence[dict[str, Any]] | None,
+    results: Sequence[dict[str, Any]] | None,
+    context: Context,
+    settings: Settings,
+    asset: Asset,
+) -> list[dict[str, Any]]:
+    """Prove the run; returns a report for each date, which is also the asset event's metadata.
+
+    Raises:
+        AirflowSkipException: there was nothing to do or nothing in Redis: nothing was proven, no asset event is due.
+        AirflowFailException: the run is refuted, or cannot be proven because a part of it failed.
+    """
+    with airflow_errors():
+        if plan is None:
+            raise RunIncomplete("scan_usage did not finish, so there is nothing to verify: see its log.")
+        if "nothing_to_do" in plan:
+            raise AirflowSkipException(f"Nothing to verify: {plan['nothing_to_do']}.")
+        # One request for all; iterating asks for one at a time, and logs an error at the end.
+        stored = [BatchResult.from_xcom(result) for result in (results or ())[:]]
+        with usage_redis() as client, usage_postgres() as conn:
+            proof = pipeline.prove(
+                client,
+                conn,
+                Plan.from_xcom(plan),
+                [Batch.from_xcom(batch) for batch in batches or ()],
+                stored,
+                settings,
+            )
+    reports: list[Any] = [report.as_metadata() for report in proof.reports]
+    if all(report.verdict in {DateVerdict.EMPTY, DateVerdict.SOURCE_EXPIRED} for report in proof.reports):
+        told = ", ".join(f"{report.date} is {report.verdict}" for report in proof.reports)
+        raise AirflowSkipException(f"There was nothing in Redis to verify: {told}. Rows stay as they are.")
+    context["outlet_events"][asset].extra.update({"run_id": plan["run_id"], "dates": reports})
+    return reports
+
+
+def delete(batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], settings: Settings) -> dict[str, int]:
+    """Delete keys past the retention whose date this run verified.
+
+    Raises:
+        AirflowSkipException: clean-up is off (the default).
+    """
+    if not settings.delete_stale_keys:
+        raise AirflowSkipException("Clean-up is off (USAGE_DELETE_STALE_KEYS=false): nothing is deleted from Redis.")
+    oldest = oldest_kept(local_date(clock.now(), settings), settings)
+    proven = [
+        date
+        for report in reports
+        if report["verdict"] == DateVerdict.VERIFIED and (date := dt.date.fromisoformat(report["date"])) < oldest
+    ]
+    keys = (key for batch in batches for key in Batch.from_xcom(batch).counter_keys())
+    with airflow_errors(), usage_redis() as client, usage_postgres() as conn:
+        cleaned = delete_stale(client, conn, keys, proven, settings.key_prefix)
+    log.info(
+        f"Deleted {cleaned.deleted} stale keys, left {cleaned.kept}",
+        deleted=cleaned.deleted,
+        kept=cleaned.kept,
+    )
+    return {"deleted": cleaned.deleted, "kept": cleaned.kept}
