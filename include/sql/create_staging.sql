@@ -3,5 +3,5 @@ CREATE TEMPORARY TABLE usage_staged (
     merchant_id text COLLATE "C" NOT NULL,
     date        date             NOT NULL,
     metric_type text COLLATE "C" NOT NULL,
-    value       bigint           NOT NULL
+    value       bigint           -- NULL: the key is gone (verification only)
 ) ON COMMIT DROP;

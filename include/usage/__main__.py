@@ -21,6 +21,7 @@ from include.usage.errors import (
     SettingsError,
     UsageError,
 )
+from include.usage.ledger import DateVerdict
 from include.usage.pipeline import Run, aggregate
 from include.usage.report import render
 from include.usage.settings import load_settings
@@ -93,8 +94,8 @@ def _aggregate(options: argparse.Namespace) -> int:
     merchants = tuple(sorted(set(options.merchant))) if options.merchant else None
     run = Run(f"cli__{now.isoformat()}", "cli", tuple(dates), now, merchants)
     with redis_from_url() as client, postgres_from_url() as conn:
-        aggregate(client, conn, run, settings)
-    return 0
+        proof = aggregate(client, conn, run, settings)
+    return int(any(report.verdict is DateVerdict.MISMATCH for report in proof.reports))
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import psycopg
 import redis
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 
 from include.usage.counters import RedisClient
 from include.usage.errors import SettingsError, explained
@@ -63,8 +64,9 @@ def postgres_from_url(environ: Mapping[str, str] | None = None) -> Iterator[Conn
 
 
 def prepare(conn: Connection) -> Connection:
-    """Put a connection into the state that the work expects: autocommit, UTF-8."""
+    """Put a connection into the state that the work expects, whatever its makers set: autocommit, tuples, UTF-8."""
     conn.autocommit = True
+    conn.row_factory = tuple_row
     conn.execute("SET client_encoding TO 'UTF8'")
     return conn
 

@@ -43,15 +43,28 @@ def scan_pages(client: RedisClient, prefix: str, count: int) -> Iterator[list[by
 
     A key may come twice, and pages may be empty: that is SCAN's contract. On a cluster every primary is
     scanned; one that cannot be is an error, never a shorter result.
+
+    Raises:
+        redis.exceptions.ConnectionError: the connection broke. It is not mended half-way: a cursor means nothing
+            to a server that was restarted or took over, and would skip keys in silence.
     """
     for node in _primaries(client):
-        cursor = 0
-        while True:
-            reply: Any = node.scan(cursor=cursor, match=match_pattern(prefix), count=count)
-            cursor, page = int(reply[0]), reply[1]
-            yield page
-            if cursor == 0:
-                break
+        # The connection itself, because the client would reconnect and go on by itself.
+        connection: Any = node.connection_pool.get_connection()
+        try:
+            cursor = b"0"
+            while True:
+                command = ("SCAN", cursor, "MATCH", match_pattern(prefix), "COUNT", count)
+                connection.send_command(*command, check_health=False)
+                cursor, page = connection.read_response()
+                yield page
+                if cursor == b"0":
+                    break
+        except BaseException:
+            connection.disconnect()  # an answer may be under way that nobody will read
+            raise
+        finally:
+            node.connection_pool.release(connection)
 
 
 def _primaries(client: RedisClient) -> list[redis.Redis]:

@@ -280,6 +280,12 @@ def prove(
                 report.verdict = DateVerdict.MISMATCH
         ledger.finish(conn, plan.run_id, proof.reports, clock.now())
         log.info(describe(proof), dates=[report.as_metadata() for report in proof.reports])
+        if proof.regressed_count:
+            log.warning(
+                f"{proof.regressed_count} counters are lower in Redis than in PostgreSQL. The stored values stay; each "
+                "is an open counter_regressed in usage_dead_letter and waits for a decision.",
+                regressed=proof.regressed_count,
+            )
     if proof.failing_count:
         raise UsageMismatch([str(difference) for difference in proof.failing], proof.failing_count)
     if missing:

@@ -45,6 +45,7 @@ def stage(
     prefix: str,
     *,
     open_keys: frozenset[bytes] | set[bytes] = frozenset(),
+    keep_gone: bool = False,
     on_reading: Callable[[CounterKey, int], None] | None = None,
 ) -> Staged:
     """Read counters and COPY them into a new temporary table `usage_staged`, a page at a time.
@@ -53,6 +54,7 @@ def stage(
 
     Args:
         open_keys: keys with an open dead letter; those now good or gone come back in `healed`.
+        keep_gone: stage keys that are gone too, without a value.
         on_reading: called with every good value.
     """
     staged = Staged()
@@ -70,15 +72,21 @@ def stage(
                 reading = staged.by_date[key.date]
                 if value is None:
                     reading.expired += 1
+                    if keep_gone:
+                        lines.append(_line(key, r"\N"))
                     continue
                 reading.read += 1
                 reading.total += value
-                lines.append(f"{_escape(key.merchant_id)}\t{key.date}\t{_escape(key.metric_type)}\t{value}\n")
+                lines.append(_line(key, value))
                 if on_reading is not None:
                     on_reading(key, value)
             copy.write("".join(lines))
     conn.execute(query("analyze_staging"))
     return staged
+
+
+def _line(key: CounterKey, value: int | str) -> str:
+    return f"{_escape(key.merchant_id)}\t{key.date}\t{_escape(key.metric_type)}\t{value}\n"
 
 
 def _escape(text: str) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import structlog
-from psycopg import Connection, IsolationLevel
+from psycopg import Connection
 
 from include.usage import dead_letters
 from include.usage.batches import Batch
@@ -53,11 +53,12 @@ def judge(*, stored: int | None, carried: int, read: int | None, now: int | None
         stored: `metric_value` in PostgreSQL, looked up before `now` was read; None without a row.
         carried: what `metric_value` holds beyond the counter (after a restart from zero).
         read: what this run's upserts read; None if the run did not read the key, or does not know.
-        now: the counter in Redis, read last; None if the key is gone.
+        now: the counter in Redis, read last; None if the key is gone. Gone and never stored is `missing` too:
+            that usage is lost.
         settled: the date is over and settled: equality, not just the right order, is required.
     """
     if stored is None:
-        return Verdict.GROWING if read is None and (now is None or not settled) else Verdict.MISSING
+        return Verdict.MISSING if settled or now is None or read is not None else Verdict.GROWING
     counted = stored - carried
     if read is not None and counted < read:
         return Verdict.BEHIND
@@ -87,12 +88,12 @@ class Difference:
 
     def __str__(self) -> str:
         """A line with merchant, metric, date and both numbers."""
-        redis = self.now if self.now is not None else f"nothing (this run read {self.read})"
-        lower_bound = f", this run read {self.read}" if self.read is not None and self.now is not None else ""
+        redis = "nothing" if self.now is None else self.now
         postgres = "no row" if self.stored is None else self.stored
+        read = "" if self.read is None else f", this run read {self.read}"
         return (
             f"{shown(self.key.merchant_id)} {shown(self.key.metric_type)} of {self.key.date}: "
-            f"Redis has {redis}, PostgreSQL has {postgres}{lower_bound} ({self.verdict})"
+            f"Redis has {redis}, PostgreSQL has {postgres}{read} ({self.verdict})"
         )
 
 
@@ -103,6 +104,7 @@ class Proof:
     reports: list[DateReport]
     failing: list[Difference] = field(default_factory=list)
     failing_count: int = 0
+    regressed_count: int = 0
     merchants: list[tuple[Any, ...]] = field(default_factory=list)
 
 
@@ -143,33 +145,28 @@ def verify(
     failing: list[Difference] = []
     regressed: list[Difference] = []
     failing_count = 0
-    conn.isolation_level = IsolationLevel.REPEATABLE_READ
-    try:
-        with conn.transaction():
-            # The first statement takes the snapshot: before Redis is read.
-            stored = {
-                date: (rows, int(total)) for date, rows, total in conn.execute(query("select_totals"), parameters)
-            }
-            if not proven_before:
-                _require_readings(conn, run_id, result)
-            staged = stage(client, conn, (key for batch in batches for key in batch.counter_keys()), prefix)
-            with conn.cursor(name="usage_differences") as cursor:
-                cursor.itersize = 1000
-                for page in pages(cursor.execute(query("select_differences"), parameters)):
-                    for difference in _judge_page(client, page, settled, prefix, staged):
-                        counted = differences[difference.key.date]
-                        counted[difference.verdict] += difference.verdict is not Verdict.MATCH
-                        unequal[difference.key.date] += difference.is_unequal
-                        if difference.verdict.fails:
-                            failing_count += 1
-                            if len(failing) < MAX_DIFFERENCES_KEPT:
-                                failing.append(difference)
-                        elif difference.verdict is Verdict.REGRESSED and len(regressed) < MAX_DIFFERENCES_KEPT:
-                            regressed.append(difference)
-            many = len({merchant for batch in batches for merchant in batch.merchant_ids}) > merchants_shown
-            merchants = [] if many else conn.execute(query("summarize_merchants"), parameters).fetchall()
-    finally:
-        conn.isolation_level = None
+    with conn.transaction():
+        conn.execute(query("set_snapshot"))
+        # The first query takes the snapshot: before Redis is read.
+        stored = {date: (rows, int(total)) for date, rows, total in conn.execute(query("select_totals"), parameters)}
+        if not proven_before:
+            _require_readings(conn, run_id, result)
+        staged = stage(client, conn, (key for batch in batches for key in batch.counter_keys()), prefix, keep_gone=True)
+        with conn.cursor(name="usage_differences") as cursor:
+            cursor.itersize = 1000
+            for page in pages(cursor.execute(query("select_differences"), parameters)):
+                for difference in _judge_page(client, page, settled, prefix, staged):
+                    counted = differences[difference.key.date]
+                    counted[difference.verdict] += difference.verdict is not Verdict.MATCH
+                    unequal[difference.key.date] += difference.is_unequal
+                    if difference.verdict.fails:
+                        failing_count += 1
+                        if len(failing) < MAX_DIFFERENCES_KEPT:
+                            failing.append(difference)
+                    elif difference.verdict is Verdict.REGRESSED and len(regressed) < MAX_DIFFERENCES_KEPT:
+                        regressed.append(difference)
+        many = len({merchant for batch in batches for merchant in batch.merchant_ids}) > merchants_shown
+        merchants = [] if many else conn.execute(query("summarize_merchants"), parameters).fetchall()
     if flag_regressions:
         _open_regressions(conn, regressed, prefix)
     reports = []
@@ -188,7 +185,8 @@ def verify(
                 postgres_total=postgres_total,
             )
         )
-    return Proof(reports, failing, failing_count, merchants)
+    regressed_count = sum(counted[Verdict.REGRESSED] for counted in differences.values())
+    return Proof(reports, failing, failing_count, regressed_count, merchants)
 
 
 def _parameters(scopes: Sequence[Scope], run_id: str) -> dict[str, Any]:
