@@ -6,7 +6,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import psycopg
@@ -302,7 +302,8 @@ def preview(client: RedisClient, conn: Connection, run: Run, settings: Settings)
     schema.check(conn)
     log.info(f"Dry run for date {_told(run.dates)}: nothing is written", run_id=run.run_id)
     survey = take_survey(client, run.scopes(settings), run, settings)
-    scopes = [survey.scopes[date] for date in sorted(survey.scopes)]
+    # Judged as if settled: whatever is not stored yet is what a run would store.
+    scopes = [replace(survey.scopes[date], settled=True) for date in sorted(survey.scopes)]
     batches = survey.census.batches((), settings.max_mapped_tasks)
     proof = verify(
         client, conn, scopes, batches, BatchResult(), run.run_id, settings.key_prefix, flag_regressions=False
