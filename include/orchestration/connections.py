@@ -12,7 +12,8 @@ from airflow.providers.redis.hooks.redis import RedisHook
 
 from include.usage.connections import prepare
 from include.usage.counters import RedisClient
-from include.usage.errors import SettingsError, UsageError, explained
+from include.usage.driver_errors import explained
+from include.usage.errors import SettingsError, UsageError
 
 REDIS_CONN_ID: Final = "usage_redis"
 POSTGRES_CONN_ID: Final = "usage_postgres"

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Con
 from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
 from include.usage import clock, ledger, pipeline, schema
 from include.usage.batches import Batch
-from include.usage.cleanup import delete_stale
+from include.usage.cleanup import Cleaned, TimeToLive, delete_stale, inspect_ttl
 from include.usage.dates import dates_of_interval, dates_of_range, local_date, oldest_kept
 from include.usage.errors import RunIncomplete, SettingsError
 from include.usage.ledger import DateVerdict
@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 SCHEDULED: Final = "scheduled"
 BACKFILL: Final = "backfill"
+ONE_DAY: Final = dt.timedelta(days=1)
 #: Where scan_usage leaves its plan for the tasks after it.
 PLAN_KEY: Final = "plan"
 
@@ -123,25 +124,35 @@ def verify(
 
 
 def delete(batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], settings: Settings) -> dict[str, int]:
-    """Delete keys past the retention whose date this run verified.
+    """Delete keys past the retention whose date this run verified, if that is switched on.
 
-    Raises:
-        AirflowSkipException: clean-up is off (the default).
+    In any case look at the keys that should expire soon: some may have no TTL, and some may not be stored.
     """
-    if not settings.delete_stale_keys:
-        raise AirflowSkipException("Clean-up is off (USAGE_DELETE_STALE_KEYS=false): nothing is deleted from Redis.")
-    oldest = oldest_kept(local_date(clock.now(), settings), settings)
-    proven = [
-        date
-        for report in reports
-        if report["verdict"] == DateVerdict.VERIFIED and (date := dt.date.fromisoformat(report["date"])) < oldest
-    ]
-    keys = (key for batch in batches for key in Batch.from_xcom(batch).counter_keys())
-    with airflow_errors(), usage_redis() as client, usage_postgres() as conn:
-        cleaned = delete_stale(client, conn, keys, proven, settings.key_prefix)
+    today = local_date(clock.now(), settings)
+    oldest = oldest_kept(today, settings)
+    verified = {
+        dt.date.fromisoformat(report["date"]) for report in reports if report["verdict"] == DateVerdict.VERIFIED
+    }
+    keys = [key for batch in batches for key in Batch.from_xcom(batch).counter_keys() if key.date <= oldest + ONE_DAY]
+    stale = [date for date in verified if date < oldest]
+    cleaned, ttl = Cleaned(), TimeToLive()
+    if keys:
+        with airflow_errors(), usage_redis() as client, usage_postgres() as conn:
+            if settings.delete_stale_keys:
+                cleaned = delete_stale(client, conn, keys, stale, settings.key_prefix)
+            ttl = inspect_ttl(client, conn, keys, settings.key_prefix)
     log.info(
-        f"Deleted {cleaned.deleted} stale keys, left {cleaned.kept}",
+        f"Deleted {cleaned.deleted} stale keys, left {cleaned.kept}"
+        if settings.delete_stale_keys
+        else "Clean-up is off (USAGE_DELETE_STALE_KEYS=false): nothing is deleted from Redis",
         deleted=cleaned.deleted,
         kept=cleaned.kept,
     )
-    return {"deleted": cleaned.deleted, "kept": cleaned.kept}
+    if ttl.without:
+        log.warning(f"{ttl.without} keys have no TTL: {', '.join(ttl.examples_without)}", without_ttl=ttl.without)
+    if ttl.expiring:
+        log.warning(
+            f"{ttl.expiring} keys expire within a day and are not stored: {', '.join(ttl.examples_expiring)}",
+            expiring=ttl.expiring,
+        )
+    return {"deleted": cleaned.deleted, "kept": cleaned.kept, "without_ttl": ttl.without, "expiring": ttl.expiring}

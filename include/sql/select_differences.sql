@@ -1,4 +1,4 @@
--- Where PostgreSQL (m), the second reading of Redis (s) and this run's own reading (r) do not agree, both ways.
+-- Where PostgreSQL (m), the second reading of Redis (s) and what this run's reading demands (r) do not agree, both ways.
 -- Agreeing keys are only counted, elsewhere: of a million keys usually none comes out here.
 -- Parameters: dates (date[], whole days); merchant_dates (date[]) and merchant_ids (text[]) of equal length
 -- (days of which only some merchants are in the run); run_id.
@@ -22,4 +22,4 @@ FULL JOIN pg_temp.usage_staged s USING (merchant_id, date, metric_type)
 FULL JOIN reading r USING (merchant_id, date, metric_type)
 WHERE m.metric_value IS NULL
    OR (m.metric_value - m.carried) IS DISTINCT FROM s.value
-   OR m.metric_value - m.carried < r.value;
+   OR m.metric_value < r.value;

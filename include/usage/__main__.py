@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from include.usage import clock, ledger, schema
+from include.usage import clock, dead_letters, ledger, schema
 from include.usage.connections import postgres_from_url, redis_from_url
-from include.usage.dates import dates_of_range
+from include.usage.dates import dates_of_range, parse_day
+from include.usage.dead_letters import Reason
 from include.usage.errors import (
     PostgresRefused,
     PostgresUnavailable,
@@ -23,7 +24,8 @@ from include.usage.errors import (
 )
 from include.usage.ledger import DateVerdict
 from include.usage.pipeline import Run, aggregate
-from include.usage.report import render
+from include.usage.report import describe_letters, render
+from include.usage.resolution import Decision, decide
 from include.usage.settings import load_settings
 
 EXIT_CODES = """\
@@ -75,6 +77,27 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what the ledger says of a date (yesterday if none is given)")
     status.add_argument("date", nargs="?", metavar="YYYY-MM-DD")
     status.set_defaults(command=_status)
+    letters = commands.add_parser("dead-letters", help="keys that cannot be counted, and why, newest first")
+    letters.add_argument("--all", action="store_true", help="with those that are resolved")
+    letters.add_argument("--reason", choices=[str(reason) for reason in Reason], help="only these")
+    letters.add_argument("--most", type=int, default=100, metavar="N", help="at most so many lines (default 100)")
+    letters.set_defaults(command=_dead_letters)
+    resolve = commands.add_parser(
+        "resolve",
+        help="decide counters that went backwards",
+        description="Decides counters that are lower in Redis than in PostgreSQL: one key, or all of a date.",
+    )
+    which = resolve.add_mutually_exclusive_group(required=True)
+    which.add_argument("key", nargs="?", metavar="KEY", help="the key as Redis has it: usage:acme:2026-11-01:queries")
+    which.add_argument("--date", metavar="YYYY-MM-DD", help="all open regressions of this usage date")
+    decision = resolve.add_mutually_exclusive_group(required=True)
+    for choice, meaning in (
+        (Decision.KEEP, "the stored value was right; it stays until the counter overtakes it"),
+        (Decision.ACCEPT, "the lower value is right: lower the stored value to it"),
+        (Decision.CARRY, "Redis restarted from zero: carry what was stored, and count on from there"),
+    ):
+        decision.add_argument(f"--{choice}", dest="decision", action="store_const", const=choice, help=meaning)
+    resolve.set_defaults(command=_resolve)
     return parser
 
 
@@ -127,6 +150,28 @@ def _status(options: argparse.Namespace) -> int:
             ),
         )
     )
+    return 0
+
+
+def _dead_letters(options: argparse.Namespace) -> int:
+    with postgres_from_url() as conn:
+        schema.check(conn)
+        counts = dead_letters.open_counts(conn)
+        rows = dead_letters.listed(conn, with_resolved=options.all, reason=options.reason, most=options.most)
+    print("Open: " + (", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"))
+    if rows:
+        print(describe_letters(rows))
+    return 0
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    settings = load_settings()
+    date = parse_day("--date", options.date) if options.date else None
+    key = options.key.encode() if options.key else None
+    with redis_from_url() as client, postgres_from_url() as conn:
+        schema.check(conn)
+        for decided in decide(client, conn, options.decision, settings.key_prefix, key=key, date=date):
+            print(f"{options.decision}: {decided.key}: stored {decided.before} -> {decided.after}")
     return 0
 
 

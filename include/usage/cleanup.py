@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
@@ -12,7 +12,7 @@ from psycopg import Connection
 from redis.cluster import RedisCluster
 
 from include.usage.counters import RedisClient, pages
-from include.usage.keys import CounterKey, build_key
+from include.usage.keys import CounterKey, as_columns, build_key
 from include.usage.queries import query
 
 # One atomic step on the server: an increment that arrives in between makes the value differ, and the key stays.
@@ -20,6 +20,22 @@ COMPARE_AND_DELETE: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
+
+
+# A key that is not stored and has less to live than this is usage about to be lost.
+EXPIRING_SECONDS: Final = 24 * 60 * 60
+# What a person needs to find the cause; the rest is counted.
+MAX_EXAMPLES: Final = 10
+
+
+@dataclass(slots=True)
+class TimeToLive:
+    """Keys that will never expire, and keys that will soon though PostgreSQL does not hold them."""
+
+    without: int = 0
+    expiring: int = 0
+    examples_without: list[str] = field(default_factory=list)
+    examples_expiring: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -47,14 +63,7 @@ def delete_stale(
     proven = set(proven_dates)
     cleaned = Cleaned()
     for page in pages(key for key in keys if key.date in proven):
-        rows = conn.execute(
-            query("select_rows"),
-            {
-                "merchant_ids": [key.merchant_id for key in page],
-                "dates": [key.date for key in page],
-                "metric_types": [key.metric_type for key in page],
-            },
-        ).fetchall()
+        rows = _select_rows(conn, page)
         expected = [(build_key(prefix, CounterKey(*row[:3])), str(row[3] - row[4]).encode()) for row in rows]
         if dry_run:
             deleted = sum(client.get(key) == value for key, value in expected)
@@ -63,6 +72,30 @@ def delete_stale(
         cleaned.deleted += deleted
         cleaned.kept += len(page) - deleted
     return cleaned
+
+
+def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey], prefix: str) -> TimeToLive:
+    """Look for keys without a TTL, and for keys that expire within a day and have no row in PostgreSQL."""
+    found = TimeToLive()
+    for page in pages(keys):
+        pipeline = client.pipeline() if isinstance(client, RedisCluster) else client.pipeline(transaction=False)
+        for key in page:
+            pipeline.ttl(build_key(prefix, key))
+        # -1: no TTL; -2: no such key.
+        seconds = dict(zip(page, pipeline.execute(), strict=True))
+        soon = [key for key, left in seconds.items() if 0 <= left < EXPIRING_SECONDS]
+        stored = {CounterKey(*row[:3]) for row in _select_rows(conn, soon)} if soon else set()
+        without = [str(key) for key, left in seconds.items() if left == -1]
+        expiring = [str(key) for key in soon if key not in stored]
+        found.without += len(without)
+        found.expiring += len(expiring)
+        found.examples_without = (found.examples_without + without)[:MAX_EXAMPLES]
+        found.examples_expiring = (found.examples_expiring + expiring)[:MAX_EXAMPLES]
+    return found
+
+
+def _select_rows(conn: Connection, keys: Sequence[CounterKey]) -> list[tuple[Any, ...]]:
+    return conn.execute(query("select_rows"), as_columns(keys)).fetchall()
 
 
 def _compare_and_delete(client: RedisClient, expected: Sequence[tuple[bytes, bytes]]) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from include.usage.counters import RedisClient
-from include.usage.errors import SettingsError, explained
+from include.usage.driver_errors import explained
+from include.usage.errors import SettingsError
 
 REDIS_URL = "USAGE_REDIS_URL"
 POSTGRES_URL = "USAGE_POSTGRES_URL"
@@ -34,11 +36,14 @@ def redis_from_url(environ: Mapping[str, str] | None = None) -> Iterator[RedisCl
     kept = [option for option in options.split("&") if option and option != "cluster=true"]
     cluster = len(kept) < len([option for option in options.split("&") if option])
     url = base + ("?" + "&".join(kept) if kept else "")
-    try:
-        client: RedisClient = redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
-    except ValueError:
-        raise SettingsError(_no_url(REDIS_URL, "redis://user:password@host:6379/0")) from None
     with explained():
+        try:
+            # Makes a connection's object without connecting: redis-py looks at the options no earlier.
+            redis.ConnectionPool.from_url(url).make_connection()
+            # This connects, if it is a cluster.
+            client: RedisClient = redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
+        except (ValueError, TypeError):
+            raise SettingsError(_no_url(REDIS_URL, "redis://user:password@host:6379/0")) from None
         try:
             yield client
         finally:
@@ -58,6 +63,10 @@ def postgres_from_url(environ: Mapping[str, str] | None = None) -> Iterator[Conn
         parameters = conninfo_to_dict(url)
     except psycopg.Error:
         raise SettingsError(_no_url(POSTGRES_URL, form)) from None
+    # libpq ends the password at the first @ or /, takes the rest for host and port, and tells them in its errors.
+    host, ports = str(parameters.get("host", "")), str(parameters.get("port", ""))
+    if "@" in host or not re.fullmatch("[0-9,]*", ports) or "@" in str(parameters.get("dbname", "")):
+        raise SettingsError(_no_url(POSTGRES_URL, form))
     parameters.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
     with explained(), psycopg.connect(**parameters, autocommit=True) as conn:  # type: ignore[arg-type]  # as libpq takes them
         yield prepare(conn)

@@ -74,11 +74,12 @@ def parse_day(name: str, value: str) -> dt.date:
         SettingsError: naming the parameter, the value and what is accepted.
     """
     try:
-        if len(value) != len("YYYY-MM-DD"):
+        date = dt.date.fromisoformat(value)
+        if date.isoformat() != value:  # a week's day, or no dashes
             raise ValueError
-        return dt.date.fromisoformat(value)
     except ValueError:
         raise SettingsError(f"{name}={value!r} is not a date; it takes YYYY-MM-DD, e.g. 2026-11-01.") from None
+    return date
 
 
 def dates_of_range(from_date: str | None, to_date: str | None, now: dt.datetime, settings: Settings) -> list[dt.date]:

@@ -6,10 +6,15 @@ import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Final
 
 from psycopg import Connection
+from psycopg.rows import dict_row
 
 from include.usage.queries import query
+
+# Open letters at most: whoever has more needs to see the cause, not each of them.
+MAX_OPEN: Final = 100_000
 
 # What PostgreSQL shows of a hostile value or key: enough to recognise it, never the 512 MB it may be.
 MAX_DETAIL = 500
@@ -41,15 +46,25 @@ class DeadLetter:
     reason: Reason
     detail: str
     usage_date: dt.date | None = None
+    #: Of a regression: the counter in Redis, and what was stored.
+    redis_value: int | None = None
+    postgres_value: int | None = None
+
+    @classmethod
+    def regression(cls, key: bytes, date: dt.date, *, redis: int, postgres: int, carried: int) -> DeadLetter:
+        """A counter that went backwards, with both numbers."""
+        detail = f"Redis has {redis}, PostgreSQL has {postgres}" + (f" (carried {carried})" if carried else "")
+        return cls(key, Reason.COUNTER_REGRESSED, detail, date, redis, postgres)
 
 
 def open_letters(conn: Connection, letters: Iterable[DeadLetter]) -> int:
     """Open a row for each key and reason, or count one more attempt on the row that is open.
 
-    Returns how many were new. Rows are written in key order, so that parallel runs cannot deadlock.
+    Returns how many were new. Rows are written in key order, so that parallel runs cannot deadlock. While there are
+    more than `MAX_OPEN` nothing is written: runs still count bad keys, and the table does not grow without bound.
     """
     unique = {(letter.redis_key, letter.reason): letter for letter in letters}
-    if not unique:
+    if not unique or sum(open_counts(conn).values()) > MAX_OPEN:
         return 0
     ordered = [unique[key] for key in sorted(unique)]
     row = conn.execute(
@@ -60,6 +75,8 @@ def open_letters(conn: Connection, letters: Iterable[DeadLetter]) -> int:
             # PostgreSQL's text takes no NUL.
             "details": [letter.detail[:MAX_DETAIL].replace("\0", "\\0") for letter in ordered],
             "dates": [letter.usage_date for letter in ordered],
+            "redis_values": [letter.redis_value for letter in ordered],
+            "postgres_values": [letter.postgres_value for letter in ordered],
         },
     ).fetchone()
     assert row is not None  # an aggregate always returns a row
@@ -78,6 +95,14 @@ def all_open(conn: Connection) -> list[DeadLetter]:
     return [DeadLetter(bytes(key), Reason(reason), detail, date) for key, reason, detail, date in rows]
 
 
+def kept(conn: Connection, keys: Iterable[bytes]) -> dict[bytes, int]:
+    """Keys whose stored value was decided to be right, and where their counters stood at the decision."""
+    wanted = list(keys)
+    if not wanted:
+        return {}
+    return {bytes(key): value for key, value in conn.execute(query("select_kept"), {"keys": wanted})}
+
+
 def regressed_keys(conn: Connection, dates: Iterable[dt.date]) -> set[bytes]:
     """Keys of these dates with an open `counter_regressed`."""
     rows = conn.execute(query("select_regressed_keys"), {"dates": list(dates)})
@@ -91,3 +116,16 @@ def resolve(conn: Connection, keys: Iterable[bytes], reasons: Iterable[Reason] |
         return 0
     chosen = [str(r) for r in (reasons or [r for r in Reason if r is not Reason.COUNTER_REGRESSED])]
     return conn.execute(query("resolve_dead_letters"), {"keys": closing, "reasons": chosen}).rowcount
+
+
+def open_counts(conn: Connection) -> dict[Reason, int]:
+    """How many letters are open, by reason."""
+    return {Reason(reason): count for reason, count in conn.execute(query("count_dead_letters"))}
+
+
+def listed(conn: Connection, *, with_resolved: bool, reason: str | None, most: int) -> list[dict[str, Any]]:
+    """The letters themselves, newest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            query("select_dead_letters"), {"with_resolved": with_resolved, "reason": reason, "most": most}
+        ).fetchall()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from include.usage.dead_letters import DeadLetter, Reason
 
@@ -28,6 +29,20 @@ class CounterKey(NamedTuple):
     date: dt.date
     metric_type: str
 
+    def __str__(self) -> str:
+        """How logs and errors name a counter."""
+        return f"{shown(self.merchant_id)} {shown(self.metric_type)} of {self.date}"
+
+
+def as_columns(keys: Iterable[CounterKey]) -> dict[str, list[Any]]:
+    """Keys as the three arrays that queries take: merchant_ids, dates, metric_types."""
+    columns: dict[str, list[Any]] = {"merchant_ids": [], "dates": [], "metric_types": []}
+    for key in keys:
+        columns["merchant_ids"].append(key.merchant_id)
+        columns["dates"].append(key.date)
+        columns["metric_types"].append(key.metric_type)
+    return columns
+
 
 def build_key(prefix: str, key: CounterKey) -> bytes:
     """The Redis key of a counter, as the API writes it."""
@@ -35,9 +50,9 @@ def build_key(prefix: str, key: CounterKey) -> bytes:
 
 
 def shown(identifier: str, longest: int = 80) -> str:
-    """An id as logs and errors show it: control characters escaped (a newline would forge a log line), cut."""
-    cut = identifier if len(identifier) <= longest else identifier[: longest - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    """An id as logs and errors show it: control characters escaped (a newline would forge a log line), then cut."""
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in identifier)
+    return escaped if len(escaped) <= longest else escaped[: longest - 1] + "…"
 
 
 def match_pattern(prefix: str) -> bytes:

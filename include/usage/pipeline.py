@@ -18,7 +18,8 @@ from include.usage.batches import Batch, Census
 from include.usage.counters import RedisClient, pages, read_page, scan_pages, with_date
 from include.usage.dates import Scope, is_settled, local_date, oldest_kept
 from include.usage.dead_letters import DeadLetter, Reason
-from include.usage.errors import RunIncomplete, UpsertFailed, UsageMismatch, explain
+from include.usage.driver_errors import explain
+from include.usage.errors import RunIncomplete, UpsertFailed, UsageMismatch
 from include.usage.keys import CounterKey, parse_key
 from include.usage.ledger import DateVerdict
 from include.usage.queries import query

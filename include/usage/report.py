@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -60,3 +61,29 @@ def describe(proof: Proof) -> str:
         ((date, shown(who), n, int(redis), int(postgres)) for date, who, n, redis, postgres in proof.merchants),
     )
     return f"{dates}\n{merchants}"
+
+
+def describe_letters(letters: Iterable[dict[str, Any]]) -> str:
+    """Dead letters, a line each."""
+    return render(
+        "Dead letters, newest first",
+        ("key", "reason", "detail", "attempts", "first seen", "resolved"),
+        (
+            (
+                shown(bytes(letter["redis_key"]).decode(errors="backslashreplace")),
+                letter["reason"],
+                shown(letter["detail"]),
+                letter["attempts"],
+                f"{letter['first_seen_at']:%Y-%m-%d %H:%M}",
+                _end(letter),
+            )
+            for letter in letters
+        ),
+    )
+
+
+def _end(letter: dict[str, Any]) -> str:
+    if letter["resolved_at"] is None:
+        return "open"
+    how = f" ({letter['decision']})" if letter["decision"] else ""
+    return f"{letter['resolved_at']:%Y-%m-%d %H:%M}{how}"

@@ -30,6 +30,9 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "last_seen_at": _WHEN,
         "attempts": "integer",
         "resolved_at": _WHEN,
+        "redis_value": _COUNT,
+        "postgres_value": _COUNT,
+        "decision": _TEXT,
     },
     "usage_run": {
         "run_id": _TEXT,

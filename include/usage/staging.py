@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from psycopg import Connection
 
@@ -14,6 +15,9 @@ from include.usage.counters import RedisClient, pages, read_page, with_date
 from include.usage.dead_letters import DeadLetter
 from include.usage.keys import CounterKey, build_key
 from include.usage.queries import query
+
+# Dead letters kept of one pass (a transaction's share of a batch): enough to see what is wrong, and bounded.
+MAX_DEAD_LETTERS: Final = 1000
 
 # What COPY's text format gives a meaning to.
 _COPY_SPECIAL = re.compile(r"[\\\t\n\r]")
@@ -27,11 +31,15 @@ class DateReading:
     read: int = 0
     total: int = 0
     expired: int = 0
+    dead_letters: int = 0
 
 
 @dataclass(slots=True)
 class Staged:
-    """What a pass over some keys found besides the good values, which are in the temporary table."""
+    """What a pass over some keys found besides the good values, which are in the temporary table.
+
+    Of a flood of bad values the first are kept, all are counted.
+    """
 
     by_date: dict[dt.date, DateReading] = field(default_factory=lambda: defaultdict(DateReading))
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -65,7 +73,9 @@ def stage(
             lines = []
             for key, raw_key, value in zip(page, raw_keys, read_page(client, raw_keys), strict=True):
                 if isinstance(value, DeadLetter):
-                    staged.dead_letters.append(with_date(value, key.date))
+                    staged.by_date[key.date].dead_letters += 1
+                    if len(staged.dead_letters) < MAX_DEAD_LETTERS:
+                        staged.dead_letters.append(with_date(value, key.date))
                     continue
                 if raw_key in open_keys:
                     staged.healed.append(raw_key)

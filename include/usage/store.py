@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 import structlog
@@ -16,10 +16,11 @@ from psycopg import Connection
 
 from include.usage import dead_letters
 from include.usage.batches import Batch
-from include.usage.counters import RedisClient, pages, read_page, with_date
+from include.usage.counters import MAX_VALUE, RedisClient, pages, read_page, with_date
 from include.usage.dead_letters import DeadLetter, Reason
-from include.usage.errors import UsageError, explain_postgres
-from include.usage.keys import CounterKey, build_key, shown
+from include.usage.driver_errors import explain_postgres
+from include.usage.errors import UsageError
+from include.usage.keys import CounterKey, as_columns, build_key, shown
 from include.usage.ledger import Counts
 from include.usage.queries import query
 from include.usage.settings import OnRegression, Settings
@@ -167,11 +168,9 @@ def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str
     for date, reading in staged.by_date.items():
         result.counts[date].read = reading.read
         result.counts[date].expired = reading.expired
+        result.counts[date].dead_letters = reading.dead_letters
         if date in batch.live_dates:
             result.live_readings += reading.read
-    for letter in staged.dead_letters:
-        assert letter.usage_date is not None  # staged keys all have one
-        result.counts[letter.usage_date].dead_letters += 1
     # In transactions of their own: locking them after the rows above would break the order of locks.
     for page in pages(suspects):
         _settle_suspects(client, conn, page, result, settings)
@@ -184,53 +183,71 @@ def _settle_suspects(
 ) -> None:
     """Read suspects again with their rows locked: raise the row, or state that the counter went backwards."""
     letters: list[DeadLetter] = []
+    writes: list[RowWrite] = []
     carried_keys: list[bytes] = []
     with conn.transaction():
         conn.execute(query("set_limits"), LIMITS)
-        rows = conn.execute(
-            query("lock_rows"),
-            {
-                "merchant_ids": [key.merchant_id for key in keys],
-                "dates": [key.date for key in keys],
-                "metric_types": [key.metric_type for key in keys],
-            },
-        ).fetchall()
-        locked = [CounterKey(*row[:3]) for row in rows]
-        raw_keys = [build_key(settings.key_prefix, key) for key in locked]
+        rows = lock_rows(conn, keys)
+        raw_keys = [build_key(settings.key_prefix, key) for key, _, _ in rows]
+        decided = dead_letters.kept(conn, raw_keys)
         values = read_page(client, raw_keys)
-        for key, raw_key, value, (stored, carried) in zip(
-            locked, raw_keys, values, [row[3:] for row in rows], strict=True
-        ):
+        for (key, stored, carried), raw_key, value in zip(rows, raw_keys, values, strict=True):
             if isinstance(value, DeadLetter):
                 letters.append(with_date(value, key.date))
-                continue
-            if value is None or value == stored - carried:
-                continue
-            if value > stored - carried:
-                _set_row(conn, key, carried + value, carried)
+            elif value is None or value == stored - carried:
+                pass
+            elif value > stored - carried:
+                writes.append(RowWrite(key, carried + value, carried))
                 result.counts[key.date].updated += 1
-                continue
-            detail = f"Redis has {value}, PostgreSQL has {stored}" + (f" (carried {carried})" if carried else "")
-            letters.append(DeadLetter(raw_key, Reason.COUNTER_REGRESSED, detail, key.date))
-            result.counts[key.date].regressed += 1
-            if settings.on_regression is OnRegression.CARRY:
-                _set_row(conn, key, stored + value, stored)
-                carried_keys.append(raw_key)
-            log.warning(
-                f"{shown(key.merchant_id)} {shown(key.metric_type)} of {key.date} went backwards: {detail}; "
-                f"{'carried on from' if carried_keys and carried_keys[-1] == raw_key else 'kept'} {stored}",
-                merchant=key.merchant_id,
-                metric=key.metric_type,
-                date=str(key.date),
-                redis=value,
-                postgres=stored,
-            )
+            elif value >= decided.get(raw_key, MAX_VALUE):
+                log.info(f"{key} stays at {stored}, as was decided; Redis has {value}")
+            else:
+                letter = DeadLetter.regression(raw_key, key.date, redis=value, postgres=stored, carried=carried)
+                letters.append(letter)
+                result.counts[key.date].regressed += 1
+                carry = settings.on_regression is OnRegression.CARRY
+                if carry:
+                    writes.append(RowWrite(key, stored + value, stored))
+                    carried_keys.append(raw_key)
+                log.warning(
+                    f"{key} went backwards: {letter.detail}; {'carried on from' if carry else 'kept'} {stored}",
+                    merchant=key.merchant_id,
+                    metric=key.metric_type,
+                    date=str(key.date),
+                    redis=value,
+                    postgres=stored,
+                )
+        set_rows(conn, writes)
         dead_letters.open_letters(conn, letters)
         dead_letters.resolve(conn, carried_keys, [Reason.COUNTER_REGRESSED])
 
 
-def _set_row(conn: Connection, key: CounterKey, metric_value: int, carried: int) -> None:
-    conn.execute(query("set_row"), {**key._asdict(), "metric_value": metric_value, "carried": carried})
+def lock_rows(conn: Connection, keys: Sequence[CounterKey]) -> list[tuple[CounterKey, int, int]]:
+    """Lock the rows of these keys, in key order; returns key, metric_value and carried of those there are."""
+    rows = conn.execute(query("lock_rows"), as_columns(keys))
+    return [(CounterKey(*row[:3]), row[3], row[4]) for row in rows]
+
+
+class RowWrite(NamedTuple):
+    """What a locked row shall hold."""
+
+    key: CounterKey
+    metric_value: int
+    carried: int
+
+
+def set_rows(conn: Connection, writes: Sequence[RowWrite]) -> None:
+    """Write rows that are locked."""
+    if not writes:
+        return
+    conn.execute(
+        query("set_rows"),
+        {
+            **as_columns(write.key for write in writes),
+            "metric_values": [write.metric_value for write in writes],
+            "carried": [write.carried for write in writes],
+        },
+    )
 
 
 class _MerchantLog:

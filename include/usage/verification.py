@@ -16,9 +16,9 @@ from include.usage import dead_letters
 from include.usage.batches import Batch
 from include.usage.counters import RedisClient, pages, read_page
 from include.usage.dates import Scope
-from include.usage.dead_letters import DeadLetter, Reason
+from include.usage.dead_letters import DeadLetter
 from include.usage.errors import RunIncomplete
-from include.usage.keys import CounterKey, build_key, shown
+from include.usage.keys import CounterKey, build_key
 from include.usage.ledger import Counts, DateReport, DateVerdict
 from include.usage.queries import query
 from include.usage.staging import Staged, stage
@@ -46,26 +46,30 @@ class Verdict(StrEnum):
         return self in {Verdict.MISSING, Verdict.BEHIND}
 
 
-def judge(*, stored: int | None, carried: int, read: int | None, now: int | None, settled: bool) -> Verdict:
+def judge(
+    *, stored: int | None, carried: int, read: int | None, now: int | None, settled: bool, kept: int | None = None
+) -> Verdict:
     """The verdict on one key. Pure, so that it can be tested to death.
 
     Args:
         stored: `metric_value` in PostgreSQL, looked up before `now` was read; None without a row.
         carried: what `metric_value` holds beyond the counter (after a restart from zero).
-        read: what this run's upserts read; None if the run did not read the key, or does not know.
+        read: what PostgreSQL must hold at least, because this run read so much (and carried so much); None if the
+            run did not read the key, or does not know.
         now: the counter in Redis, read last; None if the key is gone. Gone and never stored is `missing` too:
             that usage is lost.
         settled: the date is over and settled: equality, not just the right order, is required.
+        kept: where the counter stood when a person decided that the stored value is right, though it is higher.
     """
     if stored is None:
         return Verdict.MISSING if settled or now is None or read is not None else Verdict.GROWING
-    counted = stored - carried
-    if read is not None and counted < read:
+    if read is not None and stored < read:
         return Verdict.BEHIND
     if now is None:
         return Verdict.EXPIRED
+    counted = stored - carried
     if counted > now:
-        return Verdict.REGRESSED
+        return Verdict.MATCH if kept is not None and now >= kept else Verdict.REGRESSED
     if counted == now:
         return Verdict.MATCH
     return Verdict.BEHIND if settled else Verdict.GROWING
@@ -78,6 +82,7 @@ class Difference:
     key: CounterKey
     verdict: Verdict
     stored: int | None
+    carried: int
     read: int | None
     now: int | None
 
@@ -91,10 +96,7 @@ class Difference:
         redis = "nothing" if self.now is None else self.now
         postgres = "no row" if self.stored is None else self.stored
         read = "" if self.read is None else f", this run read {self.read}"
-        return (
-            f"{shown(self.key.merchant_id)} {shown(self.key.metric_type)} of {self.key.date}: "
-            f"Redis has {redis}, PostgreSQL has {postgres}{read} ({self.verdict})"
-        )
+        return f"{self.key}: Redis has {redis}, PostgreSQL has {postgres}{read} ({self.verdict})"
 
 
 @dataclass(slots=True)
@@ -155,7 +157,7 @@ def verify(
         with conn.cursor(name="usage_differences") as cursor:
             cursor.itersize = 1000
             for page in pages(cursor.execute(query("select_differences"), parameters)):
-                for difference in _judge_page(client, page, settled, prefix, staged):
+                for difference in _judge_page(client, conn, page, settled, prefix, staged):
                     counted = differences[difference.key.date]
                     counted[difference.verdict] += difference.verdict is not Verdict.MATCH
                     unequal[difference.key.date] += difference.is_unequal
@@ -213,6 +215,7 @@ def _require_readings(conn: Connection, run_id: str, result: BatchResult) -> Non
 
 def _judge_page(
     client: RedisClient,
+    conn: Connection,
     rows: Sequence[tuple[Any, ...]],
     settled: dict[dt.date, bool],
     prefix: str,
@@ -220,19 +223,32 @@ def _judge_page(
 ) -> list[Difference]:
     """Judge rows of select_differences. Keys without a second reading yet are read here."""
     keys = [CounterKey(*row[:3]) for row in rows]
-    unread = [i for i, row in enumerate(rows) if row[6] is None]
-    raw_keys = [build_key(prefix, keys[i]) for i in unread]
-    found = dict(zip(unread, read_page(client, raw_keys) if raw_keys else [], strict=True))
+    raw_keys = [build_key(prefix, key) for key in keys]
+    unread = [raw_key for raw_key, row in zip(raw_keys, rows, strict=True) if row[6] is None]
+    found = dict(zip(unread, read_page(client, unread) if unread else [], strict=True))
+    lower = [
+        raw_key
+        for raw_key, (*_, stored, carried, _, now) in zip(raw_keys, rows, strict=True)
+        if stored is not None and now is not None and stored - carried > now
+    ]
+    kept = dead_letters.kept(conn, lower)
     judged = []
-    for i, (key, (stored, carried, read, staged_now)) in enumerate(zip(keys, [row[3:] for row in rows], strict=True)):
-        now = staged_now if staged_now is not None else found[i]
+    for key, raw_key, (*_, stored, carried, read, staged_now) in zip(keys, raw_keys, rows, strict=True):
+        now = found[raw_key] if staged_now is None else staged_now
         if isinstance(now, DeadLetter):
             continue  # told as a dead letter; there is no number to compare
         if staged_now is None and now is not None:
             staged.by_date[key.date].read += 1
             staged.by_date[key.date].total += now
-        verdict = judge(stored=stored, carried=carried or 0, read=read, now=now, settled=settled[key.date])
-        judged.append(Difference(key, verdict, stored, read, now))
+        verdict = judge(
+            stored=stored,
+            carried=carried or 0,
+            read=read,
+            now=now,
+            settled=settled[key.date],
+            kept=kept.get(raw_key),
+        )
+        judged.append(Difference(key, verdict, stored, carried or 0, read, now))
     return judged
 
 
@@ -240,14 +256,11 @@ def _open_regressions(conn: Connection, regressed: Sequence[Difference], prefix:
     """Flag counters that verification was the first to see below their stored value."""
     flagged = dead_letters.regressed_keys(conn, {difference.key.date for difference in regressed})
     letters = [
-        DeadLetter(
-            raw_key,
-            Reason.COUNTER_REGRESSED,
-            f"Redis has {difference.now}, PostgreSQL has {difference.stored}",
-            difference.key.date,
-        )
-        for difference in regressed
-        if (raw_key := build_key(prefix, difference.key)) not in flagged
+        DeadLetter.regression(raw_key, found.key.date, redis=found.now, postgres=found.stored, carried=found.carried)
+        for found in regressed
+        if (raw_key := build_key(prefix, found.key)) not in flagged
+        and found.now is not None
+        and found.stored is not None
     ]
     dead_letters.open_letters(conn, letters)
 

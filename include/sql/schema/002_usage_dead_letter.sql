@@ -9,7 +9,12 @@ CREATE TABLE IF NOT EXISTS usage_dead_letter (
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     last_seen_at  timestamptz NOT NULL DEFAULT now(),
     attempts      integer     NOT NULL DEFAULT 1,
-    resolved_at   timestamptz
+    resolved_at   timestamptz,
+    -- Of a counter_regressed: what Redis was last seen to hold, what was stored when the letter was opened, and
+    -- what a person decided (keep, accept, carry; redis_value is then the counter at the decision).
+    redis_value    bigint,
+    postgres_value bigint,
+    decision       text CHECK (decision IN ('keep', 'accept', 'carry'))
 );
 CREATE UNIQUE INDEX IF NOT EXISTS usage_dead_letter_open
     ON usage_dead_letter (sha256(redis_key), reason) WHERE resolved_at IS NULL;

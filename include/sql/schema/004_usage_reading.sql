@@ -1,5 +1,5 @@
--- What a run read of a day that still grows, kept from its upserts to its verification: the lower bound
--- that makes "behind" provable while the counter moves on. Days that are settled need no row here.
+-- What the rows of a day that still grows must hold at least, because a run read so much: kept from its upserts to its
+-- verification, it makes "behind" provable while the counter moves on. Days that are settled need no row here.
 -- UNLOGGED: no WAL. After a crash of the server the table is empty, which verification notices.
 CREATE UNLOGGED TABLE IF NOT EXISTS usage_reading (
     run_id      text             NOT NULL,

@@ -1,0 +1,4 @@
+-- Write a decision down and close the letter. Parameters: key (bytea), decision, redis_value (the counter now).
+UPDATE usage_dead_letter
+SET resolved_at = now(), decision = %(decision)s, redis_value = %(redis_value)s
+WHERE resolved_at IS NULL AND reason = 'counter_regressed' AND sha256(redis_key) = sha256(%(key)s);

@@ -1,0 +1,88 @@
+"""Decides counters that went backwards: what a person says of them becomes the stored value."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from enum import StrEnum
+
+from psycopg import Connection
+
+from include.usage.counters import RedisClient, pages, read_page
+from include.usage.dead_letters import DeadLetter
+from include.usage.errors import SettingsError
+from include.usage.keys import CounterKey, parse_key
+from include.usage.queries import query
+from include.usage.store import RowWrite, lock_rows, set_rows
+
+
+class Decision(StrEnum):
+    """What a person says of a counter that went backwards."""
+
+    #: The stored value was right; it stays until the counter overtakes it.
+    KEEP = "keep"
+    #: The lower value is right: a correction. The only way in which a stored value is ever lowered.
+    ACCEPT = "accept"
+    #: Redis restarted from zero: what was stored then is carried, and the counter comes on top.
+    CARRY = "carry"
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One decision that was carried out."""
+
+    key: CounterKey
+    before: int
+    after: int
+
+
+def decide(
+    client: RedisClient,
+    conn: Connection,
+    decision: Decision,
+    prefix: str,
+    *,
+    key: bytes | None = None,
+    date: dt.date | None = None,
+) -> list[Decided]:
+    """Carry out a decision on one key, or on all regressed counters of a date, and close their dead letters.
+
+    Rows are locked and Redis is read again, so runs may go on meanwhile. A key that is gone by now counts with what
+    was last seen of it.
+
+    Raises:
+        SettingsError: there is no such open regression, or Redis holds no number under its key.
+    """
+    letters = conn.execute(query("select_regressions"), {"key": key, "usage_date": date}).fetchall()
+    if not letters:
+        raise SettingsError(
+            f"No open counter_regressed for {key!r}." if key else f"No open counter_regressed on {date}."
+        )
+    return [decided for page in pages(letters) for decided in _decide_page(client, conn, decision, prefix, page)]
+
+
+def _decide_page(
+    client: RedisClient, conn: Connection, decision: Decision, prefix: str, letters: list[tuple[bytes, int, int]]
+) -> list[Decided]:
+    writes: list[RowWrite] = []
+    decided: list[Decided] = []
+    last_seen = {bytes(key): (redis_value, postgres_value) for key, redis_value, postgres_value in letters}
+    keys = {raw: parsed for raw in last_seen if isinstance(parsed := parse_key(raw, prefix), CounterKey)}
+    with conn.transaction():
+        rows = {key: (stored, carried) for key, stored, carried in lock_rows(conn, list(keys.values()))}
+        for (raw, key), now in zip(keys.items(), read_page(client, list(keys)), strict=True):
+            if isinstance(now, DeadLetter):
+                raise SettingsError(f"{key} cannot be decided: {now.detail} ({now.reason}). Mend the key first.")
+            seen, stored_then = last_seen[raw]
+            counter = seen if now is None else now
+            stored, carried = rows.get(key, (stored_then, 0))
+            value, carried = {
+                Decision.KEEP: (stored, carried),
+                Decision.ACCEPT: (carried + counter, carried),
+                Decision.CARRY: (stored_then + counter, stored_then),
+            }[decision]
+            writes.append(RowWrite(key, value, carried))
+            decided.append(Decided(key, stored, value))
+            conn.execute(query("decide_regression"), {"key": raw, "decision": str(decision), "redis_value": counter})
+        set_rows(conn, writes)
+    return decided
