@@ -1,0 +1,1 @@
+"""What measures speed, beside what it is measured against. Quote ratios of one run, never seconds of two."""
