@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from include.usage.counters import RedisClient, pages, read_page, with_date
 from include.usage.dead_letters import DeadLetter
-from include.usage.keys import CounterKey, build_key
+from include.usage.keys import CounterKey, build_key, iso
 from include.usage.queries import query
 
 # Dead letters kept of one pass (a transaction's share of a batch): enough to see what is wrong, and bounded.
@@ -22,6 +22,7 @@ MAX_DEAD_LETTERS: Final = 1000
 # What COPY's text format gives a meaning to.
 _COPY_SPECIAL = re.compile(r"[\\\t\n\r]")
 _COPY_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+NULL: Final = r"\N"
 
 
 @dataclass(slots=True)
@@ -70,33 +71,63 @@ def stage(
     with conn.cursor() as cursor, cursor.copy(query("copy_staging")) as copy:
         for page in pages(keys):
             raw_keys = [build_key(prefix, key) for key in page]
-            lines = []
-            for key, raw_key, value in zip(page, raw_keys, read_page(client, raw_keys), strict=True):
-                if isinstance(value, DeadLetter):
-                    staged.by_date[key.date].dead_letters += 1
-                    if len(staged.dead_letters) < MAX_DEAD_LETTERS:
-                        staged.dead_letters.append(with_date(value, key.date))
-                    continue
-                if raw_key in open_keys:
-                    staged.healed.append(raw_key)
-                reading = staged.by_date[key.date]
-                if value is None:
-                    reading.expired += 1
-                    if keep_gone:
-                        lines.append(_line(key, r"\N"))
-                    continue
-                reading.read += 1
-                reading.total += value
-                lines.append(_line(key, value))
-                if on_reading is not None:
-                    on_reading(key, value)
-            copy.write("".join(lines))
+            values = read_page(client, raw_keys)
+            if open_keys:
+                staged.healed += [
+                    raw_key
+                    for raw_key, value in zip(raw_keys, values, strict=True)
+                    if raw_key in open_keys and not isinstance(value, DeadLetter)
+                ]
+            good = _sort(staged, page, values, keep_gone=keep_gone)
+            copy.write(copy_text(good))
+            if on_reading is not None:
+                for key, value in good:
+                    if value is not None:
+                        on_reading(key, value)
     conn.execute(query("analyze_staging"))
     return staged
 
 
-def _line(key: CounterKey, value: int | str) -> str:
-    return f"{_escape(key.merchant_id)}\t{key.date}\t{_escape(key.metric_type)}\t{value}\n"
+def _sort(
+    staged: Staged, page: Sequence[CounterKey], values: Sequence[int | DeadLetter | None], *, keep_gone: bool
+) -> list[tuple[CounterKey, int | None]]:
+    """Count a page of readings, and return those to be staged."""
+    if set(map(type, values)) == {int} and len({key.date for key in page}) == 1:
+        # Nearly every page: all good, and of one date.
+        numbers: list[int] = values  # type: ignore[assignment]  # just looked
+        reading = staged.by_date[page[0].date]
+        reading.read += len(numbers)
+        reading.total += sum(numbers)
+        return list(zip(page, numbers, strict=True))
+    good: list[tuple[CounterKey, int | None]] = []
+    for key, value in zip(page, values, strict=True):
+        reading = staged.by_date[key.date]
+        if isinstance(value, DeadLetter):
+            reading.dead_letters += 1
+            if len(staged.dead_letters) < MAX_DEAD_LETTERS:
+                staged.dead_letters.append(with_date(value, key.date))
+        elif value is None:
+            reading.expired += 1
+            if keep_gone:
+                good.append((key, None))
+        else:
+            reading.read += 1
+            reading.total += value
+            good.append((key, value))
+    return good
+
+
+def copy_text(readings: Sequence[tuple[CounterKey, int | None]]) -> str:
+    """Readings as COPY's text format takes them; None is NULL."""
+    text = "".join([f"{merchant}\t{iso(date)}\t{metric}\t{value}\n" for (merchant, date, metric), value in readings])
+    # Looking once at the page is cheaper than at each id: if no id holds what COPY gives a meaning to, all is said.
+    plain = text.count("\t") == 3 * len(readings) and text.count("\n") == len(readings)
+    if plain and "\\" not in text and "\r" not in text and not any(value is None for _, value in readings):
+        return text
+    return "".join(
+        f"{_escape(merchant)}\t{iso(date)}\t{_escape(metric)}\t{NULL if value is None else value}\n"
+        for (merchant, date, metric), value in readings
+    )
 
 
 def _escape(text: str) -> str:
