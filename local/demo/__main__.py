@@ -1,0 +1,204 @@
+"""The demo's command line and its order of events."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import psycopg
+import structlog
+from psycopg import Connection
+from redis.exceptions import RedisError
+
+from include.usage import clock, schema
+from include.usage.connections import POSTGRES_URL, REDIS_URL, postgres_from_url, redis_from_url
+from include.usage.errors import UsageError
+from include.usage.settings import DAG_ID, Settings, load_settings
+from local.airflow import AirflowError, LocalAirflow
+from local.airflow_api import DagRun
+from local.airflow_environment import PROJECT
+from local.connections import postgres_connection, redis_connection
+from local.demo import metadata, report
+from local.demo.errors import DemoError
+from local.demo.runs import Followed, has_caught_up, judge_runs
+from local.demo.screen import Screen
+from local.demo.servers import Servers, open_servers
+from local.servers import ServerError
+from local.servers.processes import lock_folder
+from local.traffic import MERCHANTS, Traffic
+
+FOLDER: Final = PROJECT / ".local" / "demo"
+# A mapped task takes half a second of two cores: eight batches are enough to see them.
+MAPPED_TASKS: Final = "8"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo. Returns 0 if every run was verified."""
+    parser = argparse.ArgumentParser(
+        prog="./run demo", description="From nothing to verified runs in a real Airflow that people can look at."
+    )
+    parser.add_argument("--once", action="store_true", help="end by itself; exit code 0 only if every run was verified")
+    options = parser.parse_args(arguments)
+    screen = Screen()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        with lock_folder(FOLDER), (FOLDER / "demo.log").open("w", encoding="utf-8") as log:
+            structlog.configure(
+                wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+                logger_factory=structlog.PrintLoggerFactory(log),
+            )
+            return int(not _demo(screen, os.environ, once=options.once))
+    except KeyboardInterrupt:
+        screen.say("Stopped before the end.")
+        return 130
+    except (AirflowError, DemoError, ServerError, UsageError, RedisError, psycopg.Error, TimeoutError) as error:
+        screen.say(str(error), "red")
+        screen.say(f"The logs are in {_told(FOLDER)}.")
+        return 1
+
+
+def _demo(screen: Screen, environ: MutableMapping[str, str], *, once: bool) -> bool:
+    with ExitStack() as stack:
+        try:
+            return _events(screen, environ, stack, once=once)
+        finally:
+            # From here on all is being ended in good order; another Ctrl-C would only leave things half-way.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            screen.say("Ending everything that was started")
+
+
+def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack, *, once: bool) -> bool:
+    servers = open_servers(stack, FOLDER, environ)
+    screen.say(servers.told)
+    urls = {REDIS_URL: servers.redis_url, POSTGRES_URL: servers.postgres_url}
+    conn = stack.enter_context(postgres_from_url(urls))
+    kept = metadata.open_metadata(servers.postgres_url, clock.now())
+    choices = {"USAGE_START_DATE": kept.start.isoformat(), "USAGE_MAX_MAPPED_TASKS": MAPPED_TASKS}
+    settings = load_settings(choices)
+    if not servers.own_redis:
+        screen.say("Your Redis gets keys usage:* with a TTL of 7 days", "yellow")
+    if not servers.own_postgres:
+        tables = "merchant_usage, usage_run, usage_dead_letter and usage_reading"
+        screen.say(f"Your PostgreSQL gets the tables {tables}, and a database {metadata.DATABASE}", "yellow")
+    schema.migrate(conn)
+    traffic = _begin_traffic(screen, servers, stack)
+    airflow = LocalAirflow(
+        FOLDER / "airflow",
+        kept.url,
+        {
+            **choices,
+            "AIRFLOW_CONN_USAGE_REDIS": redis_connection(servers.redis_url),
+            "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(servers.postgres_url),
+        },
+        migrate=kept.fresh,
+    )
+    with screen.waiting(
+        "Making Airflow's database, then starting api-server, scheduler, dag-processor and triggerer"
+        if kept.fresh
+        else "Starting api-server, scheduler, dag-processor and triggerer"
+    ):
+        stack.enter_context(airflow)
+    metadata.mark_complete(servers.postgres_url, kept)
+    screen.say(f"Airflow is up: {airflow.url}")
+    screen.say(
+        f"The scheduler catches up by itself, hour by hour from {kept.start:%d %b %H:%M} UTC on"
+        + (f"; {len(kept.earlier_runs)} runs were done by an earlier demo" if kept.earlier_runs else "")
+    )
+
+    def caught_up(runs: list[DagRun]) -> bool:
+        return has_caught_up(runs, settings)
+
+    followed = Followed(airflow, screen, kept.earlier_runs)
+    followed.until(caught_up, traffic.check)
+    yesterday, today = _dates()
+    conf = {"from_date": str(yesterday), "to_date": str(today)}
+    by_hand = airflow.api.trigger(DAG_ID, conf)
+    screen.say(f'By hand: airflow dags trigger {DAG_ID} -c \'{{"from_date": "{yesterday}", "to_date": "{today}"}}\'')
+
+    def all_done(runs: list[DagRun]) -> bool:
+        return all(run.finished for run in runs) and by_hand.run_id in {run.run_id for run in runs}
+
+    runs = followed.until(all_done, traffic.check)
+    verified = _report(screen, airflow, conn, urls, runs, (yesterday, today), settings)
+    screen.say(f"{traffic.increments:,} increments were counted in Redis meanwhile")
+    if verified:
+        screen.say("Every run was verified.", "bold green")
+    else:
+        screen.say(f"NOT every run was verified. The logs are in {_told(airflow.logs)}.", "bold red")
+    if not once:
+        _stay(screen, airflow, traffic)
+    return verified
+
+
+def _begin_traffic(screen: Screen, servers: Servers, stack: ExitStack) -> Traffic:
+    traffic = Traffic(servers.redis_url)
+    yesterday, today = _dates()
+    counters, bad = traffic.write_days(yesterday, today), traffic.write_poison(today)
+    stack.enter_context(traffic)
+    screen.say(
+        f"Redis has {counters} counters of {len(MERCHANTS)} merchants for {yesterday} and {today}, and {bad} poison "
+        "keys; more is being counted all the time"
+    )
+    return traffic
+
+
+def _report(
+    screen: Screen,
+    airflow: LocalAirflow,
+    conn: Connection,
+    urls: Mapping[str, str],
+    runs: Sequence[DagRun],
+    dates: Sequence[dt.date],
+    settings: Settings,
+) -> bool:
+    """Show how it ended; returns whether every run was verified."""
+    verdicts = judge_runs(airflow, conn, runs, settings)
+    with redis_from_url(urls) as client:
+        proof = report.compare(client, conn, dates, settings)
+    screen.show(report.comparison(proof))
+    screen.show(report.letters_table(conn))
+    screen.show(report.runs_table(verdicts))
+    return all(verdict.verified for verdict in verdicts) and not proof.failing_count
+
+
+def _stay(screen: Screen, airflow: LocalAirflow, traffic: Traffic) -> None:
+    screen.say(f"Look around: {airflow.url}/dags/{DAG_ID}", "bold")
+    screen.say("It stays up, counts on and runs every hour until Ctrl-C.")
+    try:
+        while True:
+            airflow.check()
+            traffic.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return
+
+
+def _dates() -> tuple[dt.date, dt.date]:
+    today = clock.now().date()
+    return today - dt.timedelta(days=1), today
+
+
+def _told(folder: Path) -> str:
+    return str(folder.relative_to(PROJECT))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - as signal.signal wants it
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Made-up usage, counted in Redis as the API counts it: INCRBY, then a TTL of 7 days."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import threading
+from types import TracebackType
+from typing import Any, Final, Self
+
+from redis.exceptions import RedisError
+
+from include.usage import clock
+from include.usage.connections import REDIS_URL, redis_from_url
+from include.usage.counters import MAX_VALUE, RedisClient
+from include.usage.keys import CounterKey, build_key
+
+PREFIX: Final = "usage"
+TTL: Final = dt.timedelta(days=7)
+# A fifth of a second between two bursts: busy enough that counters move while a run reads them.
+PAUSE_SECONDS: Final = 0.2
+
+MERCHANTS: Final = (
+    "acme",
+    "acme:eu",
+    "acme:eu:berlin",
+    "bücher-stube",
+    "café-🥐",
+    "corner shop",
+    "daily*deals",
+    "fifty%off",
+    "fjord-outdoor",
+    "hanoi-phở",
+    "kyoto-お茶",
+    "merchant_00042",
+    "o'brien & sons",
+    "petit[bateau]",
+    "späti24",
+    "tbilisi-ღვინო",
+    "wagashi?",
+    "zeta",
+)
+# What each costs at its busiest, in units a day.
+METRICS: Final = {"api_calls": 40_000, "queries": 25_000, "emails_sent": 3_000, "storage_mb": 900}
+
+
+def poison(today: dt.date) -> dict[str, str | list[str]]:
+    """Keys that cannot be counted, one for each way to be wrong, and what they hold."""
+    return {
+        f"{PREFIX}:no-date-no-metric": "1",
+        f"{PREFIX}:acme:2026-02-30:queries": "12",
+        f"{PREFIX}:acme:2099-01-01:queries": "12",
+        f"{PREFIX}:acme:{today}:half_counts": "12.5",
+        f"{PREFIX}:zeta:{today}:refunds": "-4",
+        f"{PREFIX}:zeta:{today}:overflow": str(MAX_VALUE + 1),
+        f"{PREFIX}:corner shop:{today}:visitors": ["not", "a", "counter"],
+    }
+
+
+def count(client: RedisClient, key: CounterKey, units: int) -> None:
+    """Count some usage."""
+    name = build_key(PREFIX, key)
+    client.incrby(name, units)
+    client.expire(name, TTL)
+
+
+class Traffic:
+    """Counts usage from `start` to `stop`, in a thread of its own."""
+
+    def __init__(self, redis_url: str, *, seed: int = 7) -> None:
+        """Count in this Redis; `seed` fixes the numbers."""
+        self._environment = {REDIS_URL: redis_url}
+        self._random = random.Random(seed)  # noqa: S311 - made-up numbers, no secrets
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_counting, name="traffic", daemon=True)
+        self._error: RedisError | None = None
+        self.increments = 0
+
+    def __enter__(self) -> Self:
+        """Start to count."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop counting."""
+        self._over.set()
+        self._thread.join()
+
+    def write_days(self, *days: dt.date) -> int:
+        """Write what was counted on these days so far, where nothing is yet; returns the number of counters."""
+        with redis_from_url(self._environment) as client:
+            counters = [CounterKey(who, day, what) for day in days for who in MERCHANTS for what in METRICS]
+            for key in counters:
+                units = self._random.randint(1, METRICS[key.metric_type])
+                if not client.exists(build_key(PREFIX, key)):
+                    count(client, key, units)
+        return len(counters)
+
+    def write_poison(self, today: dt.date) -> int:
+        """Write the keys that cannot be counted; returns how many."""
+        bad = poison(today)
+        with redis_from_url(self._environment) as client:
+            for name, value in bad.items():
+                client.delete(name)
+                if isinstance(value, list):
+                    client.rpush(name, *value)
+                else:
+                    client.set(name, value)
+                client.expire(name, TTL)
+        return len(bad)
+
+    def check(self) -> None:
+        """Raise what ended the counting, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def _keep_counting(self) -> None:
+        try:
+            with redis_from_url(self._environment) as client:
+                while not self._over.wait(PAUSE_SECONDS):
+                    self._burst(client)
+        except RedisError as error:
+            self._error = error
+
+    def _burst(self, client: Any) -> None:
+        today = clock.now().date()
+        for merchant in self._random.sample(MERCHANTS, k=5):
+            metric = self._random.choice(tuple(METRICS))
+            count(client, CounterKey(merchant, today, metric), self._random.randint(1, 20))
+            self.increments += 1

@@ -1,0 +1,125 @@
+"""One real Airflow for all tests of this folder."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+import redis
+
+from include.usage import schema
+from include.usage.connections import prepare
+from include.usage.keys import CounterKey
+from include.usage.settings import DAG_ID, load_settings
+from local.airflow import LocalAirflow
+from local.airflow_api import DagRun
+from local.connections import postgres_connection, redis_connection
+from local.servers import Postgres, Valkey
+from tests.scheduler.world import MERCHANTS, METRICS, RUN_SECONDS, SLACK_TOKEN, Slack, World
+
+# Bad keys of each kind, what they hold, and what becomes of them. TODAY stands for today.
+POISON = {
+    b"usage:no date": (b"1", "malformed_key"),
+    b"usage:\xff\xfe:TODAY:queries": (b"1", "malformed_key"),
+    b"usage:acme:2026-02-30:leap_day": (b"1", "bad_date"),
+    b"usage:acme:2099-01-01:tomorrow": (b"1", "future_date"),
+    b"usage:acme:TODAY:half": (b"1.5", "not_an_integer"),
+    b"usage:acme:TODAY:underscored": (b"1_000", "not_an_integer"),
+    b"usage:acme:TODAY:refunds": (b"-1", "negative"),
+    b"usage:acme:TODAY:overflow": (b"9223372036854775808", "out_of_range"),
+    b"usage:acme:TODAY:hash": (None, "wrong_type"),
+}
+
+
+@pytest.fixture(scope="session")
+def poison() -> dict[bytes, tuple[bytes | None, str]]:
+    """Bad keys, what they hold (None: something that is no string), and the reason of their dead letter."""
+    today = dt.datetime.now(dt.UTC).date().isoformat().encode()
+    return {key.replace(b"TODAY", today): told for key, told in POISON.items()}
+
+
+@pytest.fixture(scope="session")
+def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
+    """Airflow just started, two intervals due, and Redis full of odd merchants and poison."""
+    now = dt.datetime.now(dt.UTC)
+    start = now.replace(minute=0, second=0, microsecond=0) - dt.timedelta(hours=2)
+    choices = {"USAGE_START_DATE": start.isoformat()}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-scheduler-"))).resolve()
+        folder.chmod(0o711)  # PostgreSQL runs as another user than root
+        valkey = stack.enter_context(Valkey(folder / "valkey"))
+        postgres = stack.enter_context(Postgres(folder / "postgres", settings={"fsync": "off"}))
+        conn = prepare(stack.enter_context(psycopg.connect(postgres.url, autocommit=True)))
+        schema.migrate(conn)
+        slack = stack.enter_context(Slack().running())
+        airflow = LocalAirflow(
+            folder / "airflow",
+            postgres.create_database("airflow"),
+            {
+                **choices,
+                "AIRFLOW_CONN_USAGE_REDIS": redis_connection(valkey.url),
+                "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(postgres.url),
+                "AIRFLOW_CONN_USAGE_SLACK": json.dumps(
+                    {
+                        "conn_type": "slackwebhook",
+                        "host": f"127.0.0.1:{slack.port}/services",
+                        "schema": "http",
+                        "password": SLACK_TOKEN,
+                    }
+                ),
+            },
+        )
+        world = World(
+            airflow=airflow,
+            redis=stack.enter_context(redis.Redis.from_url(valkey.url)),
+            conn=conn,
+            slack=slack,
+            settings=load_settings(choices),
+            yesterday=now.date() - dt.timedelta(days=1),
+            today=now.date(),
+            secrets={"Redis": valkey.password, "PostgreSQL": postgres.password, "Slack": SLACK_TOKEN},
+            logs=[airflow.logs, valkey.log, postgres.log],
+        )
+        _fill(world, poison)
+        stack.enter_context(world.observed())
+        stack.enter_context(airflow)
+        yield world
+
+
+def _fill(world: World, poison: dict[bytes, tuple[bytes | None, str]]) -> None:
+    for number, merchant in enumerate(MERCHANTS, start=1):
+        for day in (world.yesterday, world.today):
+            for metric in METRICS:
+                world.count(CounterKey(merchant, day, metric), 1000 * number)
+    for key, (value, _) in poison.items():
+        if value is None:
+            world.redis.hset(key.decode(), "not", "a counter")
+        else:
+            world.redis.set(key, value)
+
+
+@pytest.fixture(scope="session")
+def scheduled_runs(world: World) -> list[DagRun]:
+    """The runs that the scheduler made by itself and finished, while the API was counting on."""
+
+    def ended() -> list[DagRun] | None:
+        runs = world.airflow.api.runs(DAG_ID) if world.airflow.api.has_dag(DAG_ID) else []
+        return runs if len(runs) >= 2 and all(run.finished for run in runs) else None
+
+    with world.busy():
+        return world.airflow.wait_until(ended, "the scheduler has caught up", 2 * RUN_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def run_by_hand(world: World, scheduled_runs: list[DagRun]) -> DagRun:
+    """A run of yesterday and today, after the API went quiet, by the command of the README."""
+    assert scheduled_runs
+    conf = {"from_date": str(world.yesterday), "to_date": str(world.today)}
+    world.airflow.cli("dags", "trigger", DAG_ID, "--run-id", "by-hand", "-c", json.dumps(conf))
+    return world.ended("by-hand")

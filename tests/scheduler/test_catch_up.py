@@ -1,0 +1,69 @@
+"""From the schedule to verified rows, by a real scheduler."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from include.usage.dates import local_date
+from include.usage.keys import shown
+from include.usage.settings import DAG_ID
+from local.airflow_api import DagRun
+from tests.scheduler.world import MERCHANTS, METRICS, World
+
+HOUR = dt.timedelta(hours=1)
+
+
+def test_the_dag_was_loaded(world: World, scheduled_runs: list[DagRun]) -> None:
+    assert world.airflow.api.import_errors() == []
+    assert {run.run_type for run in scheduled_runs} == {"scheduled"}
+
+
+def test_every_due_interval_has_a_successful_run(world: World, scheduled_runs: list[DagRun]) -> None:
+    start = world.settings.start_date
+    intervals = sorted((run.interval_start, run.interval_end) for run in scheduled_runs if run.interval_start)
+    assert intervals == [(start + n * HOUR, start + (n + 1) * HOUR) for n in range(len(scheduled_runs))]
+    assert [run.state for run in scheduled_runs] == ["success"] * len(scheduled_runs)
+
+
+def test_each_merchant_has_a_task_of_its_name(world: World, scheduled_runs: list[DagRun]) -> None:
+    for run in scheduled_runs:
+        tasks = world.tasks(run, "upsert_merchant_usage")
+        assert {task.state for task in tasks} == {"success"}
+        assert sorted(str(task.name) for task in tasks) == sorted(map(shown, MERCHANTS))
+
+
+def test_every_run_proved_its_date_although_counters_moved(world: World, scheduled_runs: list[DagRun]) -> None:
+    for run in scheduled_runs:
+        assert run.interval_start is not None
+        verdicts = world.ledger(run)
+        assert verdicts[local_date(run.interval_start, world.settings)] == "verified"
+        assert set(verdicts.values()) <= {"verified", "empty"}, verdicts
+
+
+def test_a_run_by_hand_ends_in_the_very_numbers_of_redis(world: World, run_by_hand: DagRun) -> None:
+    assert (run_by_hand.run_type, run_by_hand.state) == ("manual", "success")
+    assert world.ledger(run_by_hand) == {world.yesterday: "verified", world.today: "verified"}
+    assert world.rows() == world.counters()
+    assert len(world.rows()) == 2 * len(METRICS) * len(MERCHANTS)
+
+
+def test_the_asset_event_tells_dates_and_totals(world: World, run_by_hand: DagRun) -> None:
+    events = world.airflow.api.asset_events(DAG_ID)
+    (event,) = [event for event in events if event["source_run_id"] == run_by_hand.run_id]
+    assert event["name"] == "merchant_usage"
+    assert event["extra"]["run_id"] == run_by_hand.run_id
+    told = {report["date"]: (report["verdict"], report["postgres_total"]) for report in event["extra"]["dates"]}
+    totals = {
+        str(date): ("verified", sum(value for key, value in world.rows().items() if key.date == date))
+        for date in (world.yesterday, world.today)
+    }
+    assert told == totals
+
+
+def test_poison_keys_are_dead_letters_with_their_reasons(
+    world: World, scheduled_runs: list[DagRun], poison: dict[bytes, tuple[bytes | None, str]]
+) -> None:
+    assert scheduled_runs
+    letters = world.conn.execute("SELECT redis_key, reason FROM usage_dead_letter WHERE resolved_at IS NULL").fetchall()
+    assert {bytes(key): reason for key, reason in letters} == {key: reason for key, (_, reason) in poison.items()}
+    assert len(letters) == len(poison)

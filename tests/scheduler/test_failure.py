@@ -1,0 +1,89 @@
+"""A run that fails is red, at once if nothing can heal it, and is told once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from include.usage.keys import CounterKey
+from include.usage.settings import DAG_ID
+from local.airflow_api import DagRun
+from tests.scheduler.world import MERCHANTS, METRICS, SLACK_TOKEN, World, wait_until
+
+
+@pytest.fixture
+def sabotage(world: World, scheduled_runs: list[DagRun]) -> Iterator[None]:
+    """What is written of acme is thrown away in silence, as by a trigger that somebody forgot."""
+    assert scheduled_runs
+    world.conn.execute(
+        "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER lose BEFORE INSERT OR UPDATE ON merchant_usage FOR EACH ROW"
+        " WHEN (NEW.merchant_id = 'acme') EXECUTE FUNCTION lose()"
+    )
+    yield
+    world.conn.execute("DROP FUNCTION IF EXISTS lose CASCADE")
+
+
+@pytest.fixture
+def without_ledger(world: World, scheduled_runs: list[DagRun]) -> Iterator[None]:
+    """A table of ours is missing."""
+    assert scheduled_runs
+    world.conn.execute("ALTER TABLE usage_run RENAME TO usage_run_elsewhere")
+    yield
+    world.conn.execute("ALTER TABLE usage_run_elsewhere RENAME TO usage_run")
+
+
+def _assert_told_once(world: World, run: DagRun) -> None:
+    ((path, body),) = wait_until(lambda: world.slack.about(run.run_id), "Slack was told")
+    assert path == f"/services/{SLACK_TOKEN}"
+    assert run.run_id in json.loads(body)["text"]
+
+
+@pytest.mark.usefixtures("sabotage")
+def test_lost_writes_make_the_run_red_name_the_merchant_and_are_told_once(world: World) -> None:
+    for merchant in MERCHANTS:
+        world.count(CounterKey(merchant, world.yesterday, METRICS[0]), 7)
+    lost = CounterKey("acme", world.yesterday, METRICS[0])
+    stored = world.rows()[lost]
+
+    run = world.trigger(from_date=str(world.yesterday), to_date=str(world.yesterday))
+
+    assert run.state == "failed"
+    assert world.states(run, "upsert_merchant_usage") == {"success"}
+    (verify,) = world.tasks(run, "verify_usage")
+    assert (verify.state, verify.try_number) == ("failed", 1)
+    (error,) = world.airflow.api.errors(DAG_ID, run.run_id, verify)
+    assert f"acme {METRICS[0]} of {world.yesterday}: Redis has {stored + 7}, PostgreSQL has {stored}" in error
+    assert world.ledger(run) == {world.yesterday: "mismatch"}
+    of_yesterday = {key: value for key, value in world.counters().items() if key.date == world.yesterday}
+    assert {key: value for key, value in world.rows().items() if key.date == world.yesterday} == {
+        **of_yesterday,
+        lost: stored,
+    }, "all others are stored"
+    _assert_told_once(world, run)
+
+    world.conn.execute("DROP FUNCTION lose CASCADE")
+    mended = world.trigger(from_date=str(world.yesterday), to_date=str(world.yesterday), merchant_ids=["acme"])
+    assert mended.state == "success"
+    assert world.rows()[lost] == stored + 7
+    assert len(world.slack.about(run.run_id)) == 1
+    assert world.slack.about(mended.run_id) == []
+
+
+@pytest.mark.usefixtures("without_ledger")
+def test_a_missing_table_is_not_retried_and_says_what_to_do(world: World) -> None:
+    run = world.trigger(from_date=str(world.yesterday), to_date=str(world.yesterday))
+
+    assert run.state == "failed"
+    (scan,) = world.tasks(run, "scan_usage")
+    (verify,) = world.tasks(run, "verify_usage")
+    assert (scan.state, scan.try_number) == ("failed", 1)
+    assert (verify.state, verify.try_number) == ("failed", 1)
+    (error,) = world.airflow.api.errors(DAG_ID, run.run_id, scan)
+    assert "usage_run" in error
+    assert "python -m include.usage migrate" in error
+    (error,) = world.airflow.api.errors(DAG_ID, run.run_id, verify)
+    assert "scan_usage did not finish" in error
+    _assert_told_once(world, run)

@@ -1,0 +1,190 @@
+"""A real Airflow with a real Redis, PostgreSQL and something in Slack's place, and what has been seen of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import redis
+from psycopg import Connection
+
+from include.usage.keys import CounterKey, build_key, parse_key
+from include.usage.settings import DAG_ID, Settings
+from local.airflow import LocalAirflow
+from local.airflow_api import DagRun, TaskInstance
+
+SLACK_TOKEN: Final = "T000/B000/a-secret-of-slack"
+# Everything here takes about 10 s; a run whose tasks were retried would take minutes, and is not waited for.
+RUN_SECONDS: Final = 90
+
+MERCHANTS: Final = (
+    "acme",
+    "a:b:2026-11-01:c",
+    "100%",
+    "%(date)s",
+    "sta*r?[x]",
+    "o'brien",
+    'say "hi"; DROP TABLE merchant_usage',
+    " two  words ",
+    "émoji 🥐 phở",
+    "{{ 7 * 7 }}",
+    "line\nbreak",
+    "x" * 500,
+)
+METRICS: Final = ("queries", "api_calls")
+
+Value = TypeVar("Value")
+
+
+def wait_until(condition: Callable[[], Value | None], what: str, seconds: float = 30) -> Value:
+    """Ask until the condition gives something true; return that."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.1)
+    return value
+
+
+class Slack:
+    """An HTTP server that keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, bytes]] = []
+        slack = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                slack.messages.append((self.path, body))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+
+    @contextmanager
+    def running(self) -> Iterator[Slack]:
+        """Listen."""
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+    def about(self, run_id: str) -> list[tuple[str, bytes]]:
+        """Path and body of the messages that name a run."""
+        return [message for message in self.messages if run_id.encode() in message[1]]
+
+
+@dataclass
+class World:
+    """All of it, and verbs."""
+
+    airflow: LocalAirflow
+    redis: redis.Redis
+    conn: Connection
+    slack: Slack
+    settings: Settings
+    yesterday: dt.date
+    today: dt.date
+    secrets: Mapping[str, str] = field(repr=False)
+    logs: list[Path] = field(default_factory=list)
+    commands: set[str] = field(default_factory=set, repr=False)
+
+    def count(self, key: CounterKey, units: int) -> None:
+        """Count usage, as the API does."""
+        self.redis.incrby(build_key("usage", key), units)
+        self.redis.expire(build_key("usage", key), dt.timedelta(days=7))
+
+    def counters(self) -> dict[CounterKey, int]:
+        """All good counters in Redis."""
+        found = {}
+        for raw in self.redis.scan_iter("usage:*", count=1000):
+            key = parse_key(raw, "usage")
+            if isinstance(key, CounterKey) and key.merchant_id in MERCHANTS and key.metric_type in METRICS:
+                value: Any = self.redis.get(raw)
+                found[key] = int(value)
+        return found
+
+    def rows(self) -> dict[CounterKey, int]:
+        """All that is stored."""
+        found = self.conn.execute("SELECT merchant_id, date, metric_type, metric_value FROM merchant_usage")
+        return {CounterKey(*row[:3]): row[3] for row in found}
+
+    def ledger(self, run: DagRun) -> dict[dt.date, str | None]:
+        """The verdicts of a run."""
+        found = self.conn.execute("SELECT usage_date, verdict FROM usage_run WHERE run_id = %s", [run.run_id])
+        return dict(found.fetchall())
+
+    def trigger(self, **conf: Any) -> DagRun:
+        """Run by hand, and wait for the end."""
+        return self.ended(self.airflow.api.trigger(DAG_ID, conf).run_id)
+
+    def ended(self, run_id: str) -> DagRun:
+        """Wait for the end of a run."""
+
+        def look() -> DagRun | None:
+            run = self.airflow.api.run(DAG_ID, run_id)
+            return run if run.finished else None
+
+        return self.airflow.wait_until(look, f"{run_id} has ended", RUN_SECONDS)
+
+    def tasks(self, run: DagRun, task_id: str) -> list[TaskInstance]:
+        """The instances of one task."""
+        return [task for task in self.airflow.api.tasks(DAG_ID, run.run_id) if task.task_id == task_id]
+
+    def states(self, run: DagRun, task_id: str) -> set[str | None]:
+        """The states of one task's instances."""
+        return {task.state for task in self.tasks(run, task_id)}
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Note all command lines of this machine, once a second."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(1):
+                for command in (["ps", "axww", "-o", "args"], ["ps", "-ef"]):
+                    said = subprocess.run(command, capture_output=True, check=True).stdout
+                    self.commands.update(said.decode(errors="replace").splitlines())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count on today's counters meanwhile."""
+        over = threading.Event()
+
+        def go_on() -> None:
+            while not over.wait(0.02):
+                for merchant in MERCHANTS:
+                    self.count(CounterKey(merchant, self.today, METRICS[0]), 1)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
