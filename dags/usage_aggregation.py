@@ -97,11 +97,11 @@ def upsert_merchant_usage(batch: dict[str, Any]) -> dict[str, Any]:
 
 # All done, not all success: a failed merchant must not keep the others from being proven. It fails by itself then.
 @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[MERCHANT_USAGE])
-def verify_usage(plan: Any, batches: Any, results: Any) -> list[dict[str, Any]]:
+def verify_usage(batches: Any, results: Any) -> list[dict[str, Any]]:
     """Read Redis again, compare it with PostgreSQL key by key, and fail on any doubt."""
     from include.orchestration import steps
 
-    return steps.verify(plan, batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
+    return steps.verify(batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
 
 
 @task
@@ -136,9 +136,8 @@ def notify_failure(context: Any) -> None:
 def usage_aggregation() -> None:
     """Wire the tasks."""
     batches = scan_usage()
-    plan = batches["plan"]  # type: ignore[index]  # an XComArg takes a key, which its type does not tell
     results = upsert_merchant_usage.expand(batch=batches)
-    reports = verify_usage(plan, batches, results)
+    reports = verify_usage(batches, results)
     chain(batches, results, reports, delete_stale_keys(batches, reports))
 
 

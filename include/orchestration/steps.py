@@ -26,6 +26,7 @@ SCHEDULED: Final = "scheduled"
 BACKFILL: Final = "backfill"
 ONE_DAY: Final = dt.timedelta(days=1)
 #: Where scan_usage leaves its plan for the tasks after it.
+SCAN_TASK_ID: Final = "scan_usage"
 PLAN_KEY: Final = "plan"
 
 
@@ -86,7 +87,6 @@ def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[s
 
 
 def verify(
-    plan: dict[str, Any] | None,
     batches: Sequence[dict[str, Any]] | None,
     results: Sequence[dict[str, Any]] | None,
     context: Context,
@@ -100,6 +100,8 @@ def verify(
         AirflowFailException: the run is refuted, or cannot be proven because a part of it failed.
     """
     with airflow_errors():
+        # Pulled here: as an argument of the task a missing plan would be an error of Airflow's, retried for minutes.
+        plan: dict[str, Any] | None = context["ti"].xcom_pull(task_ids=SCAN_TASK_ID, key=PLAN_KEY)
         if plan is None:
             raise RunIncomplete("scan_usage did not finish, so there is nothing to verify: see its log.")
         if "nothing_to_do" in plan:

@@ -17,7 +17,7 @@ from include.usage.queries import query
 
 # One atomic step on the server: an increment that arrives in between makes the value differ, and the key stays.
 COMPARE_AND_DELETE: Final = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+if redis.call('MGET', KEYS[1])[1] == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
 
@@ -66,7 +66,7 @@ def delete_stale(
         rows = _select_rows(conn, page)
         expected = [(build_key(prefix, CounterKey(*row[:3])), str(row[3] - row[4]).encode()) for row in rows]
         if dry_run:
-            deleted = sum(client.get(key) == value for key, value in expected)
+            deleted = sum(_value(client, key) == value for key, value in expected)
         else:
             deleted = sum(_compare_and_delete(client, expected))
         cleaned.deleted += deleted
@@ -94,6 +94,12 @@ def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey
     return found
 
 
+def _value(client: RedisClient, key: bytes) -> bytes | None:
+    # MGET, because GET is an error for a key that holds something else than a counter.
+    values: Any = client.mget([key])
+    return values[0]  # type: ignore[no-any-return]  # bytes or None
+
+
 def _select_rows(conn: Connection, keys: Sequence[CounterKey]) -> list[tuple[Any, ...]]:
     return conn.execute(query("select_rows"), as_columns(keys)).fetchall()
 
@@ -117,7 +123,7 @@ def _watch_and_delete(client: redis.Redis, key: bytes, value: bytes) -> bool:
     """The same for a user who may not run scripts: WATCH makes the DEL fail if the key was touched."""
     with client.pipeline() as pipeline:
         pipeline.watch(key)
-        if pipeline.get(key) != value:
+        if _value(pipeline, key) != value:
             return False
         pipeline.multi()
         pipeline.delete(key)

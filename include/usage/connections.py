@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import psycopg
 import redis
@@ -38,6 +39,10 @@ def redis_from_url(environ: Mapping[str, str] | None = None) -> Iterator[RedisCl
     url = base + ("?" + "&".join(kept) if kept else "")
     with explained():
         try:
+            parts = urlsplit(url)
+            # A / or # in a password ends the host for redis-py, which then takes localhost, and database 0.
+            if parts.scheme != "unix" and (parts.fragment or not re.fullmatch("/?[0-9]*", parts.path)):
+                raise ValueError
             # Makes a connection's object without connecting: redis-py looks at the options no earlier.
             redis.ConnectionPool.from_url(url).make_connection()
             # This connects, if it is a cluster.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -95,12 +95,12 @@ def all_open(conn: Connection) -> list[DeadLetter]:
     return [DeadLetter(bytes(key), Reason(reason), detail, date) for key, reason, detail, date in rows]
 
 
-def kept(conn: Connection, keys: Iterable[bytes]) -> dict[bytes, int]:
+def kept(conn: Connection, stored: Mapping[bytes, int]) -> dict[bytes, int]:
     """Keys whose stored value was decided to be right, and where their counters stood at the decision."""
-    wanted = list(keys)
-    if not wanted:
+    if not stored:
         return {}
-    return {bytes(key): value for key, value in conn.execute(query("select_kept"), {"keys": wanted})}
+    parameters = {"keys": list(stored), "stored": list(stored.values())}
+    return {bytes(key): value for key, value in conn.execute(query("select_kept"), parameters)}
 
 
 def regressed_keys(conn: Connection, dates: Iterable[dt.date]) -> set[bytes]:

@@ -103,7 +103,7 @@ def scan(client: RedisClient, conn: Connection, run: Run, settings: Settings) ->
     with _failure_noted(conn, run.run_id):
         open_letters = dead_letters.all_open(conn)
         if run.merchant_ids is None:
-            scopes.update(_retry_other_dates(client, conn, open_letters, run, settings))
+            scopes.update(_retry_dead_letters(client, conn, open_letters, run, settings))
         survey = take_survey(client, scopes, run, settings)
         ledger.start(conn, run.run_id, run.run_type, (s for s in scopes.values() if s.date not in run.dates), run.now)
         bad_by_date = _write_dead_letters(conn, survey, open_letters)
@@ -198,29 +198,27 @@ def _parse(raw: bytes, prefix: str, today: dt.date) -> CounterKey | DeadLetter:
     return parsed
 
 
-def _retry_other_dates(
+def _retry_dead_letters(
     client: RedisClient, conn: Connection, letters: Iterable[DeadLetter], run: Run, settings: Settings
 ) -> dict[dt.date, Scope]:
-    """Look again at dead letters of dates that this run does not handle. Returns scopes of what became good.
+    """Look again at dead letters: close those whose keys are gone. Returns scopes of what became good on other dates.
 
-    (Those of its own dates are met again when its batches are stored.)
+    (What is there on the run's own dates is met again when its batches are stored.)
     """
-    others = [
-        letter
-        for letter in letters
-        if letter.reason not in Reason.of_names() and letter.usage_date and letter.usage_date not in run.dates
-    ]
+    of_values = [letter for letter in letters if letter.reason not in Reason.of_names() and letter.usage_date]
     good: dict[dt.date, set[str]] = {}
     gone: list[bytes] = []
     bad: list[DeadLetter] = []
-    for page in pages(others):
+    for page in pages(of_values):
         for letter, value in zip(page, read_page(client, [letter.redis_key for letter in page]), strict=True):
             assert letter.usage_date is not None  # chosen above
             key = parse_key(letter.redis_key, settings.key_prefix)
-            if isinstance(value, DeadLetter):
-                bad.append(with_date(value, letter.usage_date))
-            elif value is None:
+            if value is None:
                 gone.append(letter.redis_key)
+            elif letter.usage_date in run.dates:
+                continue
+            elif isinstance(value, DeadLetter):
+                bad.append(with_date(value, letter.usage_date))
             elif isinstance(key, CounterKey):
                 good.setdefault(key.date, set()).add(key.merchant_id)
     with conn.transaction():

@@ -74,15 +74,21 @@ def _decide_page(
             if isinstance(now, DeadLetter):
                 raise SettingsError(f"{key} cannot be decided: {now.detail} ({now.reason}). Mend the key first.")
             seen, stored_then = last_seen[raw]
-            counter = seen if now is None else now
             stored, carried = rows.get(key, (stored_then, 0))
+            # Once the counter has overtaken what was stored, the row knows better what was last seen of it.
+            counter = now if now is not None else seen if stored <= stored_then else stored - carried
+            # Still below, so what is stored is carried; else what was stored when it fell: since then it was counted anew.
+            base = stored if counter < stored - carried else max(stored_then, carried)
             value, carried = {
                 Decision.KEEP: (stored, carried),
                 Decision.ACCEPT: (carried + counter, carried),
-                Decision.CARRY: (stored_then + counter, stored_then),
+                Decision.CARRY: (base + counter, base),
             }[decision]
             writes.append(RowWrite(key, value, carried))
             decided.append(Decided(key, stored, value))
-            conn.execute(query("decide_regression"), {"key": raw, "decision": str(decision), "redis_value": counter})
+            conn.execute(
+                query("decide_regression"),
+                {"key": raw, "decision": str(decision), "redis_value": counter, "postgres_value": stored},
+            )
         set_rows(conn, writes)
     return decided

@@ -77,6 +77,10 @@ def migrate(conn: Connection) -> list[str]:
     """
     with conn.transaction():
         conn.execute(query("lock_schema"))
+        # Before anything is laid over the application's table; `carried` is what it cannot have yet.
+        if _exists(conn, "merchant_usage"):
+            expected = {name: type_ for name, type_ in EXPECTED["merchant_usage"].items() if name != "carried"}
+            _refuse(_column_problems(conn, {"merchant_usage": expected}) + _key_problems(conn))
         for path in schema_files():
             conn.execute(path.read_bytes())
         check(conn)
@@ -89,7 +93,10 @@ def check(conn: Connection) -> None:
     Raises:
         SchemaError: naming all that is missing or of another type, and the command that mends it.
     """
-    problems = _encoding_problems(conn) + _column_problems(conn) + _key_problems(conn)
+    _refuse(_encoding_problems(conn) + _column_problems(conn, EXPECTED) + _key_problems(conn))
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise SchemaError(
             f"The schema in PostgreSQL cannot be used: {'; '.join(problems)}. "
@@ -103,18 +110,22 @@ def _encoding_problems(conn: Connection) -> list[str]:
     return [] if encoding == "UTF8" else [f"the database's encoding is {encoding}, it must be UTF8"]
 
 
-def _column_problems(conn: Connection) -> list[str]:
+def _exists(conn: Connection, table: str) -> bool:
+    return conn.execute(query("select_schema_columns"), {"tables": [table]}).rowcount > 0
+
+
+def _column_problems(conn: Connection, expected: dict[str, dict[str, str]]) -> list[str]:
     found: dict[str, dict[str, str]] = {}
     problems: list[str] = []
     for table, column, type_, must_be_given, deterministic in conn.execute(
-        query("select_schema_columns"), {"tables": list(EXPECTED)}
+        query("select_schema_columns"), {"tables": list(expected)}
     ):
         found.setdefault(table, {})[column] = type_
         if must_be_given and column not in EXPECTED[table]:
             problems.append(f"column {table}.{column} is NOT NULL without a default, which we cannot fill")
         if not deterministic and column in EXPECTED[table]:
             problems.append(f"column {table}.{column} has a collation that takes different ids for the same")
-    for table, columns in EXPECTED.items():
+    for table, columns in expected.items():
         if table not in found:
             problems.append(f"table {table} is missing")
             continue
@@ -129,7 +140,6 @@ def _column_problems(conn: Connection) -> list[str]:
 
 def _key_problems(conn: Connection) -> list[str]:
     keys = [row[0] for row in conn.execute(query("select_usage_unique_keys"))]
-    missing_table = not conn.execute(query("select_schema_columns"), {"tables": ["merchant_usage"]}).rowcount
-    if missing_table or UNIQUE_KEY in keys:
+    if UNIQUE_KEY in keys or not _exists(conn, "merchant_usage"):
         return []
     return ["merchant_usage has no unique key on exactly (merchant_id, date, metric_type)"]

@@ -189,7 +189,7 @@ def _settle_suspects(
         conn.execute(query("set_limits"), LIMITS)
         rows = lock_rows(conn, keys)
         raw_keys = [build_key(settings.key_prefix, key) for key, _, _ in rows]
-        decided = dead_letters.kept(conn, raw_keys)
+        decided = dead_letters.kept(conn, {raw: stored for raw, (_, stored, _) in zip(raw_keys, rows, strict=True)})
         values = read_page(client, raw_keys)
         for (key, stored, carried), raw_key, value in zip(rows, raw_keys, values, strict=True):
             if isinstance(value, DeadLetter):

@@ -226,11 +226,11 @@ def _judge_page(
     raw_keys = [build_key(prefix, key) for key in keys]
     unread = [raw_key for raw_key, row in zip(raw_keys, rows, strict=True) if row[6] is None]
     found = dict(zip(unread, read_page(client, unread) if unread else [], strict=True))
-    lower = [
-        raw_key
+    lower = {
+        raw_key: stored
         for raw_key, (*_, stored, carried, _, now) in zip(raw_keys, rows, strict=True)
         if stored is not None and now is not None and stored - carried > now
-    ]
+    }
     kept = dead_letters.kept(conn, lower)
     judged = []
     for key, raw_key, (*_, stored, carried, read, staged_now) in zip(keys, raw_keys, rows, strict=True):
