@@ -1,0 +1,49 @@
+"""Airflow in a process of its own, with an empty SQLite of its own, for all tests that run the DAG."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.servers import Valkey
+from tests.dags.support import Dag, Runner, airflow_environment
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """Airflow, ready to run the DAG."""
+    home = tmp_path_factory.mktemp("airflow")
+    environment = airflow_environment(home)
+    migrated = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert migrated.returncode == 0, migrated.stderr
+    log = home / "log"
+    with (
+        log.open("wb") as sink,
+        subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "runner.py"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield Runner(process, log)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def dag(runner: Runner, valkey: Valkey, database_url: str) -> Dag:
+    """The DAG, connected to the servers of `usage`."""
+    to_redis = {"conn_type": "redis", "host": "127.0.0.1", "port": valkey.port, "password": valkey.password}
+    return Dag(runner, {"AIRFLOW_CONN_USAGE_REDIS": json.dumps(to_redis), "AIRFLOW_CONN_USAGE_POSTGRES": database_url})

@@ -1,0 +1,92 @@
+"""Runs the DAG in another process, and tells how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import PROJECT
+
+AIRFLOW_ENVIRONMENT = {
+    "PYTHONPATH": str(PROJECT),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+}
+
+
+def airflow_environment(home: Path) -> dict[str, str]:
+    """Only ours: what the caller has set for another Airflow must not reach this one."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "USAGE_"))}
+    return {**kept, **AIRFLOW_ENVIRONMENT, "AIRFLOW_HOME": str(home)}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a DAG run ended, and all that was logged meanwhile."""
+
+    run_id: str
+    state: str
+    tasks: list[tuple[str, str, str | None]]
+    log: str
+
+    @property
+    def states(self) -> dict[str, list[str]]:
+        """The states of each task's instances."""
+        found: dict[str, list[str]] = {}
+        for task_id, state, _ in self.tasks:
+            found.setdefault(task_id, []).append(state)
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """What the UI calls the mapped tasks."""
+        return sorted(name or "" for task_id, _, name in self.tasks if task_id == "upsert_merchant_usage")
+
+
+class Runner:
+    """The other process."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process, self._log = process, log
+
+    def run(
+        self, environ: dict[str, str], conf: dict[str, Any] | None, scheduled: str | None, no_retries: bool
+    ) -> Ended:
+        """Run the DAG once."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        begin = self._log.stat().st_size
+        request = {"environ": environ, "conf": conf, "scheduled": scheduled, "no_retries": no_retries}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        log = self._log.read_bytes()[begin:].decode(errors="replace")
+        assert answer, f"The process ended:\n{log[-5000:]}"
+        told = json.loads(answer)
+        return Ended(told["run_id"], told["state"], [(t[0], t[1], t[2]) for t in told["tasks"]], log)
+
+
+@dataclass
+class Dag:
+    """The DAG and the test's own servers."""
+
+    runner: Runner
+    connections: dict[str, str]
+
+    def run(
+        self,
+        conf: dict[str, Any] | None = None,
+        *,
+        scheduled: str | None = None,
+        no_retries: bool = False,
+        without: str | None = None,
+        **environ: str,
+    ) -> Ended:
+        """Run it. `environ`: more variables; `without`: a connection that is not there."""
+        connections = {name: value for name, value in self.connections.items() if name != without}
+        return self.runner.run({**connections, **environ}, conf, scheduled, no_retries)

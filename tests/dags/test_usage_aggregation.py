@@ -1,0 +1,172 @@
+"""The DAG runs, from Redis to the proof, in Airflow; and when it cannot, it says so in one sentence."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+
+import pytest
+
+from include.usage import clock
+from tests.dags.support import Dag, Ended
+from tests.support import Usage, key, raw
+
+TODAY = clock.now().date()
+# Not yesterday: the tests may run in the hours in which that still settles.
+DAY = TODAY - dt.timedelta(days=3)
+CONF = {"from_date": str(DAY), "to_date": str(DAY)}
+COUNTERS = {key("acme", DAY): 5, key("a:b:c", DAY): 6, key("émoji 🎉 %*", DAY, "calls"): 7}
+
+
+def assert_failed_with_one_error(ended: Ended, told: str) -> None:
+    """The run is red, and its first red task's log holds the sentence, without a traceback of the drivers."""
+    assert ended.state == "failed"
+    assert ended.states["scan_usage"] == ["failed"]
+    assert told in ended.log
+    assert not re.search(r"(psycopg|redis)[\w.]*\.[A-Z]\w*Error\b", ended.log)
+
+
+def test_run_by_hand_is_verified(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    ended = dag.run(CONF)
+    assert ended.state == "success"
+    assert ended.states == {
+        "scan_usage": ["success"],
+        "upsert_merchant_usage": ["success"] * 3,
+        "verify_usage": ["success"],
+        "delete_stale_keys": ["success"],
+    }
+    assert ended.names == sorted(["acme", "a:b:c", "émoji 🎉 %*"])
+    assert usage.rows() == COUNTERS
+    assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
+    assert usage.client.dbsize() == 3, "clean-up is off"
+
+
+def test_run_without_params_takes_yesterday(dag: Dag, usage: Usage) -> None:
+    ended = dag.run()
+    assert list(usage.ledger(ended.run_id)) in ([TODAY - dt.timedelta(days=1)], [TODAY])
+    assert ended.states["verify_usage"] == ["skipped"], "nothing in Redis, nothing proven"
+
+
+def test_run_of_some_merchants(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    ended = dag.run({**CONF, "merchant_ids": ["a:b:c"]})
+    assert ended.state == "success"
+    assert usage.rows() == {key("a:b:c", DAY): 6}
+
+
+def test_many_merchants_are_dealt_into_few_tasks(dag: Dag, usage: Usage) -> None:
+    counters = {key(f"m{n:03}", DAY): n for n in range(100)}
+    usage.write(counters)
+    ended = dag.run(CONF, USAGE_MAX_MAPPED_TASKS="3")
+    assert ended.state == "success"
+    assert ended.names == [
+        "m000 … m032 (33 merchants)",
+        "m033 … m066 (34 merchants)",
+        "m067 … m099 (33 merchants)",
+    ]
+    assert usage.rows() == counters
+
+
+def test_dry_run_writes_nothing(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    before = usage.everything()
+    ended = dag.run({**CONF, "dry_run": True})
+    assert ended.state == "success"
+    assert ended.states["verify_usage"] == ["skipped"]
+    assert usage.everything() == before
+    assert "Would store: " in ended.log
+
+
+def test_scheduled_run_of_sealed_dates_does_no_work(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    noon = dt.datetime.combine(DAY, dt.time(12), dt.UTC).isoformat()
+    first = dag.run(scheduled=noon)
+    assert first.state == "success"
+    assert usage.rows() == COUNTERS
+    before = usage.everything()
+    second = dag.run(scheduled=noon)
+    assert second.state == "success"
+    assert second.states["verify_usage"] == ["skipped"]
+    assert f"Nothing to do for {DAY}: sealed" in second.log
+    assert usage.everything() == before
+    assert usage.ledger(second.run_id) == {}
+    # By hand it works all the same.
+    third = dag.run(CONF)
+    assert third.states["verify_usage"] == ["success"]
+    assert usage.ledger(third.run_id) == {DAY: ("verified", None)}
+
+
+def test_first_scheduled_run_of_a_day_sweeps(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    midnight = dt.datetime.combine(TODAY, dt.time(), dt.UTC).isoformat()
+    ended = dag.run(scheduled=midnight)
+    assert ended.state == "success"
+    assert usage.rows() == COUNTERS
+    assert len(usage.ledger(ended.run_id)) == 8
+
+
+def test_clean_up_deletes_old_keys_that_are_proven(dag: Dag, usage: Usage) -> None:
+    old = TODAY - dt.timedelta(days=20)
+    usage.write({**COUNTERS, key("acme", old): 9})
+    ended = dag.run(CONF, USAGE_DELETE_STALE_KEYS="true")
+    assert ended.state == "success"
+    assert usage.rows() == {**COUNTERS, key("acme", old): 9}
+    assert set(usage.client.keys()) == {raw(counter) for counter in COUNTERS}
+    assert "Deleted 1 stale keys" in ended.log
+
+
+def test_refused_merchant_is_red_and_all_others_are_stored(dag: Dag, usage: Usage) -> None:
+    usage.conn.execute("ALTER TABLE merchant_usage ADD CONSTRAINT no_bad CHECK (merchant_id <> 'bad')")
+    usage.write({**COUNTERS, key("bad", DAY): 1})
+    ended = dag.run(CONF, no_retries=True)
+    assert ended.state == "failed"
+    assert sorted(ended.states["upsert_merchant_usage"]) == ["failed", "success", "success", "success"]
+    assert ended.states["verify_usage"] == ["failed"]
+    assert ended.states["delete_stale_keys"] == ["upstream_failed"]
+    assert usage.rows() == COUNTERS
+    assert usage.ledger(ended.run_id)[DAY][0] == "mismatch"
+    assert f"bad queries of {DAY}: Redis has 1, PostgreSQL has no row (missing)" in ended.log
+
+
+def test_wrong_password_of_redis(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    dag.run(CONF)
+    usage.client.incr(raw(key("acme", DAY)))
+    before = usage.everything()
+    wrong = json.loads(dag.connections["AIRFLOW_CONN_USAGE_REDIS"]) | {"password": "wr0ng-Pa55"}
+    ended = dag.run(CONF, AIRFLOW_CONN_USAGE_REDIS=json.dumps(wrong))
+    assert_failed_with_one_error(ended, "Redis refuses the login: ")
+    assert "wr0ng-Pa55" not in ended.log
+    after = usage.everything()
+    assert after["merchant_usage"] == before["merchant_usage"]
+    assert after["usage_dead_letter"] == before["usage_dead_letter"]
+
+
+def test_wrong_password_of_postgresql(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    url = dag.connections["AIRFLOW_CONN_USAGE_POSTGRES"]
+    password = url.split(":")[2].split("@")[0]
+    ended = dag.run(CONF, AIRFLOW_CONN_USAGE_POSTGRES=url.replace(password, "wr0ng-Pa55"))
+    assert_failed_with_one_error(ended, "PostgreSQL refuses the login: ")
+    assert "wr0ng-Pa55" not in ended.log
+    assert usage.rows() == {}
+
+
+@pytest.mark.parametrize("name", ["usage_redis", "usage_postgres"])
+def test_missing_connection_is_named_with_how_to_add_it(dag: Dag, name: str) -> None:
+    ended = dag.run(CONF, without=f"AIRFLOW_CONN_{name.upper()}")
+    assert_failed_with_one_error(ended, f"The Airflow connection {name} does not exist. Create it in the UI")
+    assert f"airflow connections add {name}" in ended.log
+    assert f"AIRFLOW_CONN_{name.upper()}" in ended.log
+
+
+def test_missing_schema_names_the_command(dag: Dag, empty_database_url: str) -> None:
+    ended = dag.run(CONF, AIRFLOW_CONN_USAGE_POSTGRES=empty_database_url)
+    assert_failed_with_one_error(ended, "To create what is missing: python -m include.usage migrate")
+
+
+def test_param_that_cannot_be_is_told(dag: Dag) -> None:
+    ended = dag.run({"from_date": "2026-11-02", "to_date": "2026-11-01"})
+    assert_failed_with_one_error(ended, "to_date=2026-11-01 lies before from_date=2026-11-02")

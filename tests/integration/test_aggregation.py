@@ -1,0 +1,254 @@
+"""A run from Redis to PostgreSQL: what it stores, what it leaves alone, and what it tells."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from include.usage import ledger, pipeline, store
+from include.usage.pipeline import Run, preview
+from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
+
+TWO_DAYS_AGO = YESTERDAY - dt.timedelta(days=1)
+COUNTERS = {
+    key("acme"): 5,
+    key("acme", metric_type="calls"): 7,
+    key("a:b:c"): 0,
+    key("émoji 🎉 %*\n"): 2**63 - 1,
+    key("x" * 1024, metric_type="y" * 256): 1,
+}
+
+
+def test_first_run_stores_every_counter(usage: Usage) -> None:
+    usage.write(COUNTERS)
+    usage.client.set("session:acme", "not ours")
+    proof = usage.aggregate(run_id="first")
+    assert usage.rows() == COUNTERS
+    (report,) = proof.reports
+    assert report.as_metadata() == {
+        "date": str(YESTERDAY),
+        "verdict": "verified",
+        "settled": True,
+        "redis_total": sum(COUNTERS.values()),
+        "postgres_total": sum(COUNTERS.values()),
+        "rows_inserted": 5,
+        "rows_updated": 0,
+        "rows_unchanged": 0,
+        "dead_letters": 0,
+        "keys": {"match": 5},
+    }
+    assert usage.ledger("first") == {YESTERDAY: ("verified", None)}
+    assert usage.letters() == []
+
+
+def test_second_run_touches_no_row(usage: Usage) -> None:
+    usage.write(COUNTERS)
+    usage.aggregate()
+    before = usage.row_versions()
+    (report,) = usage.aggregate().reports
+    assert usage.row_versions() == before
+    assert (report.counts.inserted, report.counts.updated, report.counts.unchanged) == (0, 0, 5)
+
+
+def test_growth_touches_only_the_rows_that_grew(usage: Usage) -> None:
+    usage.write(COUNTERS)
+    usage.aggregate()
+    before = usage.row_versions()
+    usage.client.incrby(raw(key("acme")), 100)
+    usage.write({key("new"): 1})
+    (report,) = usage.aggregate().reports
+    after = usage.row_versions()
+    assert {k for k in after if after[k] != before.get(k)} == {key("acme"), key("new")}
+    assert usage.rows() == {**COUNTERS, key("acme"): 105, key("new"): 1}
+    created, updated = usage.row_versions()[key("acme")][-2:]
+    assert created == before[key("acme")][-2]
+    assert updated > created
+    assert (report.counts.inserted, report.counts.updated, report.counts.unchanged) == (1, 1, 4)
+
+
+def test_run_keeps_to_its_dates(usage: Usage) -> None:
+    usage.write({key("acme", TWO_DAYS_AGO): 1, key("acme", YESTERDAY): 2, key("acme", TODAY): 3})
+    usage.aggregate(YESTERDAY)
+    assert usage.rows() == {key("acme", YESTERDAY): 2}
+    usage.aggregate(TWO_DAYS_AGO, TODAY)
+    assert usage.rows() == {key("acme", TWO_DAYS_AGO): 1, key("acme", YESTERDAY): 2, key("acme", TODAY): 3}
+
+
+def test_run_of_some_merchants_touches_no_other(usage: Usage) -> None:
+    usage.write({key("acme"): 1, key("a:b"): 2, key("other"): 3})
+    usage.aggregate()
+    usage.write({key("acme"): 10, key("a:b"): 20, key("other"): 30, key("another"): 40})
+    before = usage.row_versions()
+    proof = usage.aggregate(merchants=("acme", "a:b", "nobody"), run_id="some")
+    assert usage.rows() == {key("acme"): 10, key("a:b"): 20, key("other"): 3}
+    assert usage.row_versions()[key("other")] == before[key("other")]
+    (report,) = proof.reports
+    assert (report.verdict, report.redis_total, report.postgres_total) == ("verified", 30, 30)
+
+
+def test_run_of_some_merchants_seals_no_date(usage: Usage) -> None:
+    usage.write({key("acme"): 1})
+    assert usage.verdicts(usage.aggregate(merchants=("acme",))) == {YESTERDAY: "verified"}
+    assert ledger.sealed_dates(usage.conn, "a later run", [YESTERDAY]) == set()
+
+
+def test_prefix_is_kept_apart(usage: Usage) -> None:
+    usage.client.mset({f"app:usage:acme:{YESTERDAY}:q": 1, f"usage:acme:{YESTERDAY}:q": 2, f"app:usag*:x:{TODAY}:q": 3})
+    usage.aggregate(key_prefix="app:usage")
+    assert usage.rows() == {key("acme", metric_type="q"): 1}
+    assert usage.letters() == []
+
+
+def test_verified_run_leaves_no_readings_and_a_failed_one_keeps_them(usage: Usage) -> None:
+    usage.write({key("acme", TODAY): 1, key("acme"): 1})
+    stored = usage.store_only(TODAY, YESTERDAY)
+    assert usage.readings() == 1, "of the live date alone"
+    usage.prove(stored)
+    assert usage.readings() == 0
+
+
+def test_readings_of_runs_that_never_came_back_are_cleared(usage: Usage) -> None:
+    usage.conn.execute(
+        "INSERT INTO usage_reading VALUES ('lost', 'acme', %(day)s, 'q', 1, now() - interval '9 days'),"
+        " ('under way', 'acme', %(day)s, 'q', 1, now())",
+        {"day": TODAY},
+    )
+    usage.aggregate()
+    assert usage.readings() == 1
+
+
+def test_large_batches_are_stored_part_by_part(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_KEYS_PER_TRANSACTION", 7)
+    monkeypatch.setattr("include.usage.counters.PAGE", 3)
+    counters = {key(f"m{n:02}", day, metric): n for n in range(30) for day in (YESTERDAY, TODAY) for metric in "abc"}
+    counters |= {key("giant", YESTERDAY, f"metric {n}"): n for n in range(50)}
+    usage.write(counters)
+    proof = usage.aggregate(YESTERDAY, TODAY, max_mapped_tasks=1)
+    assert usage.rows() == counters
+    assert usage.verdicts(proof) == {YESTERDAY: "verified", TODAY: "verified"}
+    assert {report.date: report.counts.inserted for report in proof.reports} == {YESTERDAY: 140, TODAY: 90}
+    transactions = usage.conn.execute("SELECT count(DISTINCT xmin::text) FROM merchant_usage").fetchone()
+    assert transactions is not None
+    assert transactions[0] >= len(counters) / 7
+
+
+def test_many_merchants_and_small_scan_pages(usage: Usage) -> None:
+    counters = {key(f"m{n}", metric_type=metric): n for n in range(2000) for metric in ("queries", "calls")}
+    usage.write(counters)
+    proof = usage.aggregate(scan_count=10, max_mapped_tasks=5)
+    assert usage.rows() == counters
+    assert proof.reports[0].keys == {"match": 4000}
+    assert proof.merchants == []
+
+
+def test_date_without_keys_and_rows_is_empty(usage: Usage) -> None:
+    proof = usage.aggregate(run_id="empty")
+    assert usage.verdicts(proof) == {YESTERDAY: "empty"}
+    assert usage.ledger("empty") == {YESTERDAY: ("empty", None)}
+
+
+def test_date_whose_keys_expired_is_told_and_its_rows_stay(usage: Usage) -> None:
+    usage.write(COUNTERS)
+    usage.aggregate()
+    before = usage.row_versions()
+    usage.client.delete(*[raw(counter) for counter in COUNTERS])
+    proof = usage.aggregate(run_id="late")
+    assert usage.verdicts(proof) == {YESTERDAY: "source_expired"}
+    assert usage.ledger("late") == {YESTERDAY: ("source_expired", None)}
+    assert usage.row_versions() == before
+
+
+def test_one_expired_key_does_not_refute_its_date(usage: Usage) -> None:
+    usage.write(COUNTERS)
+    usage.aggregate()
+    usage.client.delete(raw(key("acme")))
+    (report,) = usage.aggregate().reports
+    assert (report.verdict, report.keys) == ("verified", {"match": 4, "expired": 1})
+
+
+def test_only_settled_dates_are_sealed(usage: Usage) -> None:
+    usage.write({key("acme", YESTERDAY): 1, key("acme", TODAY): 1})
+    usage.aggregate(YESTERDAY, TODAY, run_id="a")
+    assert ledger.sealed_dates(usage.conn, "b", [YESTERDAY, TODAY]) == {YESTERDAY}
+    # A run that is repeated does its work again.
+    assert ledger.sealed_dates(usage.conn, "a", [YESTERDAY, TODAY]) == set()
+
+
+def test_repeated_run_starts_its_ledger_anew(usage: Usage) -> None:
+    usage.write({key("acme", TODAY): 1})
+    usage.aggregate(TODAY, run_id="same")
+    usage.client.incr(raw(key("acme", TODAY)))
+    proof = usage.aggregate(TODAY, run_id="same")
+    assert usage.ledger("same") == {TODAY: ("verified", None)}
+    assert proof.reports[0].counts.updated == 1
+
+
+def test_verification_of_a_proven_run_can_be_repeated(usage: Usage) -> None:
+    usage.write({key("acme", TODAY): 1})
+    stored = usage.store_only(TODAY)
+    usage.prove(stored)
+    usage.client.incr(raw(key("acme", TODAY)))
+    assert usage.verdicts(usage.prove(stored)) == {TODAY: "verified"}
+
+
+def test_ledger_tells_what_was_found_and_done(usage: Usage) -> None:
+    usage.write({key("acme"): 5, key("beta"): 6, key("poison"): "x"})
+    usage.aggregate(run_id="told")
+    (row,) = ledger.runs(usage.conn, YESTERDAY, YESTERDAY)
+    told = {name: row[name] for name in row if name not in {"started_at", "finished_at"}}
+    assert told == {
+        "usage_date": YESTERDAY,
+        "run_id": "told",
+        "run_type": "manual",
+        "merchant_ids": None,
+        "settled": True,
+        "keys_scanned": 3,
+        "merchants": 3,
+        "rows_inserted": 2,
+        "rows_updated": 0,
+        "rows_unchanged": 0,
+        "dead_letters": 1,
+        "regressed": 0,
+        "redis_total": 11,
+        "postgres_total": 11,
+        "verdict": "verified",
+        "error": None,
+    }
+    assert row["started_at"] == NOW
+
+
+def test_dry_run_writes_nothing_at_all(usage: Usage, capsys: pytest.CaptureFixture[str]) -> None:
+    usage.write({key("acme"): 5, key("gone"): 1, key("lower"): 9, key("same"): 2})
+    usage.aggregate()
+    usage.write({key("acme"): 6, key("lower"): 3, key("new"): 1, key("poison"): "x"})
+    usage.client.delete(raw(key("gone")))
+    usage.client.set("usage:malformed", 1)
+    before = usage.everything()
+    capsys.readouterr()
+    proof = preview(usage.client, usage.conn, Run("dry", "manual", (YESTERDAY,), NOW), settings())
+    assert usage.everything() == before
+    assert {str(found.key): str(found.verdict) for found in proof.failing} == {
+        str(key("acme")): "behind",
+        str(key("new")): "missing",
+    }
+    assert proof.reports[0].keys == {"match": 1, "behind": 1, "missing": 1, "regressed": 1, "expired": 1}
+    told = capsys.readouterr().out
+    assert "Redis has 6, PostgreSQL has 5" in told
+    assert "Would be a dead letter: b'usage:malformed'" in told
+
+
+def test_dry_run_of_a_live_date_tells_what_is_not_stored_yet(usage: Usage) -> None:
+    usage.write({key("acme", TODAY): 5})
+    before = usage.everything()
+    proof = preview(usage.client, usage.conn, Run("dry", "manual", (TODAY,), NOW), settings())
+    assert usage.everything() == before
+    assert proof.reports[0].keys == {"missing": 1}
+
+
+def test_progress_is_told_batch_by_batch(usage: Usage) -> None:
+    usage.write({key(f"m{n}"): n for n in range(3)})
+    told: list[tuple[int, int]] = []
+    run = Run("told", "cli", (YESTERDAY,), NOW)
+    pipeline.aggregate(usage.client, usage.conn, run, settings(), lambda done, all_: told.append((done, all_)))
+    assert told == [(1, 3), (2, 3), (3, 3)]

@@ -1,0 +1,131 @@
+"""Each setting: what it is when not given, what it takes, and one clear error for what it does not take."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import ValidationError
+
+from include.usage.errors import SettingsError
+from include.usage.settings import OnRegression, Settings, load_settings
+
+DEFAULTS = {
+    "USAGE_AGGREGATION_INTERVAL": ("interval_ms", 3_600_000),
+    "ENABLE_USAGE_AGGREGATION": ("enabled", True),
+    "USAGE_START_DATE": ("start_date", dt.datetime(2026, 11, 1, tzinfo=ZoneInfo("UTC"))),
+    "USAGE_KEY_PREFIX": ("key_prefix", "usage"),
+    "USAGE_SETTLE_HOURS": ("settle_hours", 2),
+    "USAGE_RETENTION_DAYS": ("retention_days", 7),
+    "USAGE_MAX_MAPPED_TASKS": ("max_mapped_tasks", 32),
+    "USAGE_SCAN_COUNT": ("scan_count", 1000),
+    "USAGE_TIMEZONE": ("timezone", ZoneInfo("UTC")),
+    "USAGE_DEADLINE_SECONDS": ("deadline_seconds", 300),
+    "USAGE_ON_REGRESSION": ("on_regression", OnRegression.KEEP),
+    "USAGE_DELETE_STALE_KEYS": ("delete_stale_keys", False),
+}
+
+
+def test_these_are_all_variables() -> None:
+    assert {field.alias for field in Settings.model_fields.values()} == set(DEFAULTS)
+
+
+@pytest.mark.parametrize(("variable", "default"), DEFAULTS.items(), ids=DEFAULTS)
+@pytest.mark.parametrize("given", [None, "", "  "], ids=["not set", "empty", "spaces"])
+def test_default(variable: str, default: tuple[str, Any], given: str | None) -> None:
+    environ = {} if given is None else {variable: given}
+    name, value = default
+    assert getattr(load_settings(environ), name) == value
+
+
+GOOD = [
+    ("USAGE_AGGREGATION_INTERVAL", "60000", dt.timedelta(minutes=1)),
+    ("USAGE_AGGREGATION_INTERVAL", "86400000", dt.timedelta(days=1)),
+    ("USAGE_AGGREGATION_INTERVAL", "5400000", dt.timedelta(minutes=90)),
+    ("ENABLE_USAGE_AGGREGATION", "false", False),
+    ("ENABLE_USAGE_AGGREGATION", "TRUE", True),
+    ("USAGE_START_DATE", "2027-01-15", dt.datetime(2027, 1, 15, tzinfo=ZoneInfo("UTC"))),
+    ("USAGE_START_DATE", "2027-01-15T06:00+01:00", dt.datetime(2027, 1, 15, 5, tzinfo=dt.UTC)),
+    ("USAGE_KEY_PREFIX", "app:usage", "app:usage"),
+    ("USAGE_KEY_PREFIX", "x" * 256, "x" * 256),
+    ("USAGE_SETTLE_HOURS", "0", 0),
+    ("USAGE_SETTLE_HOURS", "23", 23),
+    ("USAGE_RETENTION_DAYS", "365", 365),
+    ("USAGE_MAX_MAPPED_TASKS", "1024", 1024),
+    ("USAGE_SCAN_COUNT", "100000", 100_000),
+    ("USAGE_TIMEZONE", "Europe/Berlin", ZoneInfo("Europe/Berlin")),
+    ("USAGE_DEADLINE_SECONDS", "86400", 86_400),
+    ("USAGE_ON_REGRESSION", "carry", OnRegression.CARRY),
+    ("USAGE_DELETE_STALE_KEYS", "true", True),
+]
+
+
+@pytest.mark.parametrize(("variable", "given", "value"), GOOD, ids=[f"{name}={text[:30]}" for name, text, _ in GOOD])
+def test_good_value(variable: str, given: str, value: object) -> None:
+    name = {"USAGE_AGGREGATION_INTERVAL": "interval"}.get(variable, DEFAULTS[variable][0])
+    assert getattr(load_settings({variable: given}), name) == value
+
+
+BAD = {
+    "USAGE_AGGREGATION_INTERVAL": ["59999", "60001", "86460000", "1h", "3_600_000", "3600000.0", "-3600000", "٦٠٠٠٠"],
+    "ENABLE_USAGE_AGGREGATION": ["yes", "1", "off", "truee"],
+    "USAGE_START_DATE": ["now", "2026-02-30", "01.11.2026"],
+    "USAGE_KEY_PREFIX": ["x" * 257, "us\udcffage"],
+    "USAGE_SETTLE_HOURS": ["24", "-1", "2.5", "two"],
+    "USAGE_RETENTION_DAYS": ["0", "366", "7d"],
+    "USAGE_MAX_MAPPED_TASKS": ["0", "1025", "1e3"],
+    "USAGE_SCAN_COUNT": ["0", "100001", "1,000"],
+    "USAGE_TIMEZONE": ["Berlin", "Europe/", "../../etc/passwd", "/etc/passwd", "Europe", "UTC\0"],
+    "USAGE_DEADLINE_SECONDS": ["0", "86401", "5m"],
+    "USAGE_ON_REGRESSION": ["Keep!", "lower", "carry,keep"],
+    "USAGE_DELETE_STALE_KEYS": ["y", "0", "delete"],
+}
+
+
+def test_every_variable_has_bad_values() -> None:
+    assert set(BAD) == set(DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "given"),
+    [
+        pytest.param(name, text, id=f"{name}={text[:20]}".encode("ascii", "backslashreplace").decode())
+        for name, texts in BAD.items()
+        for text in texts
+    ],
+)
+def test_bad_value_is_one_error_with_name_value_and_what_it_takes(variable: str, given: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load_settings({variable: given})
+    (field,) = [field for field in Settings.model_fields.values() if field.alias == variable]
+    assert str(raised.value) == f"Bad setting: {variable}={given!r} (takes {field.description})"
+    assert raised.value.__suppress_context__
+    assert not raised.value.heals
+
+
+def test_all_bad_values_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as raised:
+        load_settings({name: texts[0] for name, texts in BAD.items()})
+    told = str(raised.value)
+    assert [told.count(f"{name}=") for name in BAD] == [1] * len(BAD)
+
+
+def test_start_date_is_a_day_of_the_time_zone() -> None:
+    chosen = load_settings({"USAGE_TIMEZONE": "Europe/Berlin", "USAGE_START_DATE": "2026-11-01"})
+    assert chosen.start_date.isoformat() == "2026-11-01T00:00:00+01:00"
+
+
+def test_other_variables_do_not_matter() -> None:
+    assert load_settings({"USAGE_REDIS_URL": "x", "USAGE_NONSENSE": "y", "interval_ms": "1"}) == load_settings({})
+
+
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USAGE_SETTLE_HOURS", "5")
+    assert load_settings().settle_hours == 5
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings({}).settle_hours = 3
