@@ -9,9 +9,12 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from include.usage.keys import CounterKey, shown
+
+# Metric types told apart by bits: far more than an API counts, and 64 bytes a merchant at most.
+MAX_BITS: Final = 512
 
 
 class Group(NamedTuple):
@@ -97,22 +100,32 @@ class Census:
     """Collects the keys of a scan: for each date and merchant the set of metric types, as bits of one integer.
 
     Sets of bits make a key that comes twice harmless, take about 100 bytes a merchant, and merchants that
-    share their metric types are found by comparing integers.
+    share their metric types are found by comparing integers. Metric types beyond `MAX_BITS` are kept by name: should
+    they be made up without end, no merchant's integer grows with them.
     """
 
     def __init__(self) -> None:
         self._bit_of: dict[str, int] = {}
         self._masks: dict[dt.date, dict[str, int]] = defaultdict(dict)
+        self._rare: dict[dt.date, dict[str, set[str]]] = defaultdict(dict)
 
     def add(self, key: CounterKey) -> None:
         """Note a key."""
-        bit = self._bit_of.setdefault(key.metric_type, len(self._bit_of))
         masks = self._masks[key.date]
-        masks[key.merchant_id] = masks.get(key.merchant_id, 0) | 1 << bit
+        mask = masks.get(key.merchant_id, 0)
+        bit = self._bit_of.get(key.metric_type)
+        if bit is None and len(self._bit_of) < MAX_BITS:
+            bit = self._bit_of[key.metric_type] = len(self._bit_of)
+        if bit is None:
+            self._rare[key.date].setdefault(key.merchant_id, set()).add(key.metric_type)
+        else:
+            mask |= 1 << bit
+        masks[key.merchant_id] = mask
 
     def key_count(self, date: dt.date) -> int:
         """Different keys of a date."""
-        return sum(mask.bit_count() for mask in self._masks.get(date, {}).values())
+        rare = sum(map(len, self._rare.get(date, {}).values()))
+        return rare + sum(mask.bit_count() for mask in self._masks.get(date, {}).values())
 
     def merchant_count(self, date: dt.date) -> int:
         """Different merchants of a date."""
@@ -125,6 +138,9 @@ class Census:
         for masks in self._masks.values():
             for merchant, mask in masks.items():
                 weights[merchant] += mask.bit_count()
+        for rare in self._rare.values():
+            for merchant, metrics in rare.items():
+                weights[merchant] += len(metrics)
         names = sorted(self._bit_of, key=self._bit_of.__getitem__)
         decoded: dict[int, tuple[str, ...]] = {}
         batches = []
@@ -132,8 +148,12 @@ class Census:
             groups: list[Group] = []
             for date, masks in sorted(self._masks.items()):
                 sharing: dict[int, list[str]] = defaultdict(list)
+                rare = self._rare.get(date, {})
                 for merchant in merchants:
-                    if merchant in masks:
+                    if merchant in rare:
+                        common = (names[bit] for bit in _bits(masks[merchant]))
+                        groups.append(Group(date, tuple(sorted({*rare[merchant], *common})), (merchant,)))
+                    elif merchant in masks:
                         sharing[masks[merchant]].append(merchant)
                 for mask, alike in sharing.items():
                     if mask not in decoded:

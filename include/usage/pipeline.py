@@ -278,7 +278,7 @@ def prove(
             if missing:
                 report.verdict = DateVerdict.MISMATCH
         ledger.finish(conn, plan.run_id, proof.reports, clock.now())
-        log.info(describe(proof), dates=[report.as_metadata() for report in proof.reports])
+        _tell(proof)
         if proof.regressed_count:
             log.warning(
                 f"{proof.regressed_count} counters are lower in Redis than in PostgreSQL. The stored values stay; each "
@@ -296,6 +296,15 @@ def prove(
     return proof
 
 
+def _tell(proof: Proof) -> None:
+    log.info(describe(proof))
+    for report in proof.reports:
+        log.info(
+            f"{report.date} is {report.verdict}: Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,}",
+            **report.as_metadata(),
+        )
+
+
 def preview(client: RedisClient, conn: Connection, run: Run, settings: Settings) -> Proof:
     """A dry run: read and compare, log what would change, write nothing."""
     schema.check(conn)
@@ -307,7 +316,7 @@ def preview(client: RedisClient, conn: Connection, run: Run, settings: Settings)
     proof = verify(
         client, conn, scopes, batches, BatchResult(), run.run_id, settings.key_prefix, flag_regressions=False
     )
-    log.info(describe(proof), dates=[report.as_metadata() for report in proof.reports])
+    _tell(proof)
     for difference in proof.failing:
         log.info(f"Would store: {difference}")
     for letter in survey.bad.values():
