@@ -19,7 +19,8 @@ from psycopg import Connection, sql
 from include.usage import schema
 from include.usage.connections import prepare
 from local.servers import Postgres, Valkey
-from tests.support import Connect, Usage
+from tests.support import PROJECT, Usage
+from tests.support import Connect as Connect
 
 # Fixtures that a test's examples share are emptied by the test itself; servers on a busy machine have slow moments.
 _common = hypothesis_settings(
@@ -28,6 +29,9 @@ _common = hypothesis_settings(
 hypothesis_settings.register_profile("ci", _common, max_examples=100, derandomize=True)
 hypothesis_settings.register_profile("thorough", _common, max_examples=2000)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# Airflow makes this folder as soon as it is imported; without this it would be ~/airflow.
+os.environ.setdefault("AIRFLOW_HOME", str(PROJECT / ".local" / "test" / "airflow"))
 
 _numbers = count(1)
 

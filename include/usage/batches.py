@@ -134,6 +134,17 @@ class Census:
     def batches(self, live_dates: Iterable[dt.date], at_most: int) -> list[Batch]:
         """All keys noted, one batch a merchant up to `at_most` merchants, else that many of like weight."""
         live = frozenset(live_dates)
+        metric_types = _Decoder(list(self._bit_of))
+        batches = []
+        for merchants in deal(sorted(self._weights().items()), at_most):
+            groups = tuple(
+                group for date in sorted(self._masks) for group in self._groups(date, merchants, metric_types)
+            )
+            batches.append(Batch(groups, live & {group.date for group in groups}))
+        return batches
+
+    def _weights(self) -> dict[str, int]:
+        """How many keys each merchant has, all dates together."""
         weights: dict[str, int] = defaultdict(int)
         for masks in self._masks.values():
             for merchant, mask in masks.items():
@@ -141,27 +152,31 @@ class Census:
         for rare in self._rare.values():
             for merchant, metrics in rare.items():
                 weights[merchant] += len(metrics)
-        names = sorted(self._bit_of, key=self._bit_of.__getitem__)
-        decoded: dict[int, tuple[str, ...]] = {}
-        batches = []
-        for merchants in deal(sorted(weights.items()), at_most):
-            groups: list[Group] = []
-            for date, masks in sorted(self._masks.items()):
-                sharing: dict[int, list[str]] = defaultdict(list)
-                rare = self._rare.get(date, {})
-                for merchant in merchants:
-                    if merchant in rare:
-                        common = (names[bit] for bit in _bits(masks[merchant]))
-                        groups.append(Group(date, tuple(sorted({*rare[merchant], *common})), (merchant,)))
-                    elif merchant in masks:
-                        sharing[masks[merchant]].append(merchant)
-                for mask, alike in sharing.items():
-                    if mask not in decoded:
-                        decoded[mask] = tuple(sorted(names[bit] for bit in _bits(mask)))
-                    groups.append(Group(date, decoded[mask], tuple(alike)))
-            dates = {group.date for group in groups}
-            batches.append(Batch(tuple(groups), live & dates))
-        return batches
+        return weights
+
+    def _groups(self, date: dt.date, merchants: Iterable[str], metric_types: _Decoder) -> Iterator[Group]:
+        """What these merchants have on a date, those that have the same together."""
+        masks, rare = self._masks[date], self._rare.get(date, {})
+        sharing: dict[int, list[str]] = defaultdict(list)
+        for merchant in merchants:
+            if merchant in rare:
+                yield Group(date, tuple(sorted({*rare[merchant], *metric_types[masks[merchant]]})), (merchant,))
+            elif merchant in masks:
+                sharing[masks[merchant]].append(merchant)
+        for mask, alike in sharing.items():
+            yield Group(date, metric_types[mask], tuple(alike))
+
+
+class _Decoder(dict[int, tuple[str, ...]]):
+    """The metric types that a mask's bits stand for, worked out once a mask."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, mask: int) -> tuple[str, ...]:
+        self[mask] = tuple(sorted(self._names[bit] for bit in _bits(mask)))
+        return self[mask]
 
 
 def _bits(mask: int) -> Iterator[int]:

@@ -61,10 +61,13 @@ def open_letters(conn: Connection, letters: Iterable[DeadLetter]) -> int:
     """Open a row for each key and reason, or count one more attempt on the row that is open.
 
     Returns how many were new. Rows are written in key order, so that parallel runs cannot deadlock. While there are
-    more than `MAX_OPEN` nothing is written: runs still count bad keys, and the table does not grow without bound.
+    more than `MAX_OPEN` only regressions are written: runs still count bad keys, the table does not grow without bound,
+    and no flood hides that a stored counter fell.
     """
     unique = {(letter.redis_key, letter.reason): letter for letter in letters}
-    if not unique or sum(open_counts(conn).values()) > MAX_OPEN:
+    if unique and sum(open_counts(conn).values()) > MAX_OPEN:
+        unique = {key: letter for key, letter in unique.items() if letter.reason is Reason.COUNTER_REGRESSED}
+    if not unique:
         return 0
     ordered = [unique[key] for key in sorted(unique)]
     row = conn.execute(

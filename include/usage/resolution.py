@@ -77,7 +77,7 @@ def _decide_page(
             stored, carried = rows.get(key, (stored_then, 0))
             # Once the counter has overtaken what was stored, the row knows better what was last seen of it.
             counter = now if now is not None else seen if stored <= stored_then else stored - carried
-            # Still below, so what is stored is carried; else what was stored when it fell: since then it was counted anew.
+            # Still below: what is stored is carried. Else what was stored when it fell; since then it counted anew.
             base = stored if counter < stored - carried else max(stored_then, carried)
             value, carried = {
                 Decision.KEEP: (stored, carried),
