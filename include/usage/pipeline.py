@@ -343,13 +343,14 @@ def aggregate(
     plan, batches = scan(client, conn, run, settings)
     results: list[BatchResult] = []
     failures: dict[str, str] = {}
-    for done, batch in enumerate(batches, start=1):
-        try:
-            results.append(store(client, conn, batch, run.run_id, settings))
-        except UpsertFailed as error:
-            failures.update(error.failures)
-        if on_batch is not None:
-            on_batch(done, len(batches))
+    with _failure_noted(conn, run.run_id):
+        for done, batch in enumerate(batches, start=1):
+            try:
+                results.append(store(client, conn, batch, run.run_id, settings))
+            except UpsertFailed as error:
+                failures.update(error.failures)
+            if on_batch is not None:
+                on_batch(done, len(batches))
     try:
         return prove(client, conn, plan, batches, results, settings)
     except (RunIncomplete, UsageMismatch):
