@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
+import structlog
 from psycopg import Connection
 from redis.cluster import RedisCluster
 
 from include.usage.counters import RedisClient, pages
 from include.usage.keys import CounterKey, as_columns, build_key
 from include.usage.queries import query
+
+log = structlog.get_logger(__name__)
 
 # One atomic step on the server: an increment that arrives in between makes the value differ, and the key stays.
 COMPARE_AND_DELETE: Final = """
@@ -75,14 +78,21 @@ def delete_stale(
 
 
 def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey], prefix: str) -> TimeToLive:
-    """Look for keys without a TTL, and for keys that expire within a day and have no row in PostgreSQL."""
+    """Look for keys without a TTL, and for keys that expire within a day and have no row in PostgreSQL.
+
+    Finds nothing, and says so in the log, if the Redis user may not ask for a TTL: it moves no counter.
+    """
     found = TimeToLive()
     for page in pages(keys):
         pipeline = client.pipeline() if isinstance(client, RedisCluster) else client.pipeline(transaction=False)
         for key in page:
             pipeline.ttl(build_key(prefix, key))
-        # -1: no TTL; -2: no such key.
-        seconds = dict(zip(page, pipeline.execute(), strict=True))
+        try:
+            # -1: no TTL; -2: no such key.
+            seconds = dict(zip(page, pipeline.execute(), strict=True))
+        except redis.exceptions.NoPermissionError:
+            log.warning("The Redis user may not ask for a TTL (+ttl), so keys that never expire are not looked for.")
+            return found
         soon = [key for key, left in seconds.items() if 0 <= left < EXPIRING_SECONDS]
         stored = {CounterKey(*row[:3]) for row in _select_rows(conn, soon)} if soon else set()
         without = [str(key) for key, left in seconds.items() if left == -1]

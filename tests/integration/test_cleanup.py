@@ -145,3 +145,8 @@ def test_keys_that_never_expire_or_soon_will_are_told(usage: Usage) -> None:
     assert (found.without, found.examples_without) == (1, [str(key("forever"))])
     assert (found.expiring, found.examples_expiring) == (1, [str(key("lost soon"))])
     assert inspect_ttl(usage.client, usage.conn, [], "usage") == TimeToLive()
+
+
+def test_a_user_who_may_not_ask_for_a_ttl_fails_nothing(stored: Usage, client: redis.Redis) -> None:
+    assert inspect_ttl(client, stored.conn, KEYS, "usage") == TimeToLive()
+    assert inspect_ttl(stored.client, stored.conn, KEYS, "usage").without == len(KEYS)
