@@ -11,7 +11,7 @@ from psycopg import Connection
 from include.usage.counters import RedisClient, pages, read_page
 from include.usage.dead_letters import DeadLetter
 from include.usage.errors import SettingsError
-from include.usage.keys import CounterKey, parse_key
+from include.usage.keys import CounterKey, as_columns, parse_key
 from include.usage.queries import query
 from include.usage.store import RowWrite, lock_rows, set_rows
 
@@ -91,4 +91,7 @@ def _decide_page(
                 {"key": raw, "decision": str(decision), "redis_value": counter, "postgres_value": stored},
             )
         set_rows(conn, writes)
+        if decision is Decision.ACCEPT:
+            accepted = {"metric_values": [write.metric_value for write in writes]}
+            conn.execute(query("lower_readings"), as_columns(write.key for write in writes) | accepted)
     return decided
