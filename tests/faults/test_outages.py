@@ -239,6 +239,18 @@ def test_connection_is_cut_in_the_middle_of_an_answer(
     assert_exact(world, expected)
 
 
+def test_redis_stays_away_in_the_middle_of_a_batch(world: World, expected: dict[CounterKey, int]) -> None:
+    """Its client tries again for some seconds, then gives up: an error, and not one key taken for gone."""
+    world.save()
+    fails_for_now(world.job, At("mget", "mget", do=world.valkey.kill))
+    with world.usage() as usage:
+        assert usage.conn.execute("SELECT count(*) FROM merchant_usage WHERE merchant_id = 'new'").fetchone() == (0,)
+        assert usage.letters() == []
+    world.valkey.start()
+    run_tasks(world.job)
+    assert_exact(world, expected)
+
+
 def empty_redis(world: World) -> None:
     (world.valkey.folder / "data" / "dump.rdb").unlink(missing_ok=True)
     world.crash_redis()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from include.usage.pipeline import Run
 from include.usage.settings import OnRegression
 from local.servers import Valkey
 from tests.conftest import Connect
-from tests.faults.engine import At, Job, heard, run_tasks
+from tests.faults.engine import At, Job, heard, nothing, run_tasks
 from tests.faults.leftovers import assert_nothing_left, wait_until
 from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
 
@@ -259,6 +259,73 @@ def test_reading_from_before_a_restart_is_not_added_to_what_was_carried(
     usage.aggregate(TODAY)
     assert (usage.rows()[acme], usage.carried(acme)) == (112, 100)
     assert_nothing_left(usage.conn)
+
+
+def test_another_run_stores_more_while_ours_settles_a_suspect(
+    usage: Usage, connect: Connect, valkey: Valkey, database_url: str
+) -> None:
+    """Ours has read 105 again and is about to write it; Redis grows to 120, and another run comes: it waits."""
+    acme = key("acme", TODAY)
+    usage.write({acme: 100})
+    usage.aggregate(TODAY)
+    usage.write({acme: 95})
+    watcher = connect()
+
+    def run(run_id: str, hear: Callable[[str], None]) -> None:
+        with heard(valkey.url, database_url, hear) as (client, conn):
+            pipeline.aggregate(client, conn, Run(run_id, "manual", (TODAY,), NOW), settings())
+
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Future[None]] = []
+
+        def let_another_run_come() -> None:
+            usage.write({acme: 120})
+            others.append(pool.submit(run, "the other run", nothing))
+            while not others[0].done() and watcher.execute(WAITS_FOR_A_LOCK).fetchone() != (True,):
+                pass
+
+        catch_up = At("sql:lock_rows", do=lambda: usage.write({acme: 105}))
+        compete = At("sql:set_rows", do=let_another_run_come)
+
+        def hear(word: str) -> None:
+            catch_up(word)
+            compete(word)
+
+        run("our run", hear)
+        assert compete.happened
+        others[0].result(30)
+    assert usage.rows() == {acme: 120}
+    assert usage.letters() == []
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(["did:select_totals"], id="before Redis is read again"),
+        pytest.param(["did:select_totals", "copied"], id="while Redis is read again"),
+        pytest.param(["did:select_totals", "did:analyze_staging"], id="after Redis was read again"),
+    ],
+)
+def test_another_run_stores_more_while_ours_verifies(
+    usage: Usage, connect: Connect, valkey: Valkey, database_url: str, moment: list[str]
+) -> None:
+    """Then PostgreSQL holds more than our second reading of Redis: no regression, because ours looks at a snapshot."""
+    names = [key("acme", TODAY), key("beta", TODAY)]
+    usage.write(dict.fromkeys(names, 10))
+    other = Usage(usage.client, connect(), usage._numbers)
+
+    def count_and_store() -> None:
+        for name in names:
+            usage.client.incrby(raw(name), 5)
+        other.aggregate(TODAY)
+
+    parallel = At(*moment, do=count_and_store)
+    with heard(valkey.url, database_url, parallel) as (client, conn):
+        proof = pipeline.aggregate(client, conn, Run("the run", "manual", (TODAY,), NOW), settings())
+    assert parallel.happened
+    assert usage.verdicts(proof) == {TODAY: "verified"}
+    assert usage.letters() == []
+    assert usage.rows() == dict.fromkeys(names, 15)
 
 
 def test_scan_returns_each_key_several_times(
