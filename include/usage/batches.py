@@ -131,6 +131,10 @@ class Census:
         """Different merchants of a date."""
         return len(self._masks.get(date, {}))
 
+    def absent(self, merchant_ids: Iterable[str]) -> list[str]:
+        """Those of the merchants that have no key on any date."""
+        return [who for who in merchant_ids if not any(who in masks for masks in self._masks.values())]
+
     def batches(self, live_dates: Iterable[dt.date], at_most: int) -> list[Batch]:
         """All keys noted, one batch a merchant up to `at_most` merchants, else that many of like weight."""
         live = frozenset(live_dates)

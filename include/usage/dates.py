@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from include.usage.errors import SettingsError
 from include.usage.settings import Settings
+
+# A year. Counters live for days: more is a slip of the pen in the year, and each date costs a row of the ledger.
+MAX_DATES: Final = 366
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def dates_of_range(from_date: str | None, to_date: str | None, now: dt.datetime,
     """The dates from one day to another, both included. Both empty: yesterday. One empty: the other.
 
     Raises:
-        SettingsError: for what is no date, a range that ends before it begins, or a day to come.
+        SettingsError: for what is no date, a day to come, or a range that ends before it begins or takes over a year.
     """
     today = local_date(now, settings)
     if not from_date and not to_date:
@@ -97,4 +100,7 @@ def dates_of_range(from_date: str | None, to_date: str | None, now: dt.datetime,
         raise SettingsError(f"to_date={last} lies before from_date={first}; the range takes both days, in order.")
     if last > today:
         raise SettingsError(f"to_date={last} is in the future; the last day there is to aggregate is {today}.")
-    return [first + dt.timedelta(days=days) for days in range((last - first).days + 1)]
+    count = (last - first).days + 1
+    if count > MAX_DATES:
+        raise SettingsError(f"from_date={first} to to_date={last} is {count:,} days; a run takes {MAX_DATES} at most.")
+    return [first + dt.timedelta(days=days) for days in range(count)]

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from include.usage.dead_letters import DeadLetter, Reason
+from include.usage.text import escape
 
 # One row of the unique index must fit into a third of an 8 kB page (2704 bytes, PostgreSQL's btree limit).
 MAX_MERCHANT_ID_BYTES = 1024
@@ -58,7 +59,7 @@ def iso(date: dt.date) -> str:
 
 def shown(identifier: str, longest: int = 80) -> str:
     """An id as logs and errors show it: control characters escaped (a newline would forge a log line), then cut."""
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in identifier)
+    escaped = escape(identifier)
     return escaped if len(escaped) <= longest else escaped[: longest - 1] + "…"
 
 
@@ -93,6 +94,11 @@ def parse_key(raw: bytes, prefix: str) -> CounterKey | DeadLetter:
 @lru_cache(maxsize=8)
 def _head(prefix: str) -> bytes:
     return prefix.encode() + b":"
+
+
+def why_no_merchant_id(merchant_id: str) -> str | None:
+    """Why no counter can be of a merchant of this id; None if one can."""
+    return _unstorable(merchant_id.encode(errors="surrogatepass"), MAX_MERCHANT_ID_BYTES)
 
 
 def _unstorable(part: bytes, longest: int | None) -> str | None:

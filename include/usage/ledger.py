@@ -48,7 +48,7 @@ class Counts:
 
 @dataclass(slots=True)
 class DateReport:
-    """The end of a run, for one date."""
+    """The end of a run, for one date. `bad_values` are keys of it that hold no counter, when Redis was read last."""
 
     date: dt.date
     settled: bool
@@ -57,6 +57,7 @@ class DateReport:
     keys: dict[str, int] = field(default_factory=dict)
     redis_total: int = 0
     postgres_total: int = 0
+    bad_values: int = 0
     error: str | None = None
 
     def as_metadata(self) -> dict[str, Any]:
@@ -150,3 +151,21 @@ def runs(conn: Connection, from_date: dt.date, to_date: dt.date) -> list[dict[st
     """The ledger's rows of some dates, newest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query("select_runs"), {"from_date": from_date, "to_date": to_date}).fetchall()
+
+
+def newest_runs(conn: Connection, from_date: dt.date, to_date: dt.date) -> list[dict[str, Any]]:
+    """The newest row of each of some dates, newest date first, with when the date was last verified."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query("select_newest_runs"), {"from_date": from_date, "to_date": to_date}).fetchall()
+
+
+def run(conn: Connection, run_id: str) -> list[dict[str, Any]]:
+    """The rows of one run, by date."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query("select_run"), {"run_id": run_id}).fetchall()
+
+
+def newest_verified(conn: Connection) -> tuple[str, dt.datetime] | None:
+    """The run over all merchants that ended last with nothing but good verdicts, and when it ended."""
+    row = conn.execute(query("select_newest_verified")).fetchone()
+    return (row[0], row[1]) if row else None

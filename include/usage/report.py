@@ -12,28 +12,29 @@ from rich.table import Table
 from rich.text import Text
 
 from include.usage.keys import shown
+from include.usage.text import escape
 from include.usage.verification import Proof
 
 # Wide enough for the totals of a billion, narrow enough for the log view without scrolling.
 WIDTH = 140
 
 
-def render(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A plain-text table. Numbers go to the right; cells are never read as markup."""
+def render(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], width: int = WIDTH) -> str:
+    """A plain-text table. Numbers go to the right; cells are never read as markup, and control characters spelt out."""
     table = Table(title=Text(title), title_justify="left", box=box.ASCII2)
     filled = [list(row) for row in rows]
     for column, heading in enumerate(headings):
         numeric = bool(filled) and all(isinstance(row[column], int) for row in filled)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in filled:
-        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else escape(str(cell))) for cell in row))
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().rstrip()
 
 
-def describe(proof: Proof) -> str:
+def describe(proof: Proof, width: int = WIDTH) -> str:
     """The verdicts by date, and Redis beside PostgreSQL by merchant while these are few enough to read."""
     dates = render(
         "Verification: Redis, read again, against PostgreSQL",
@@ -52,18 +53,25 @@ def describe(proof: Proof) -> str:
             )
             for report in proof.reports
         ),
+        width,
     )
+    return "\n".join([dates, *describe_merchants(proof, width)])
+
+
+def describe_merchants(proof: Proof, width: int = WIDTH) -> list[str]:
+    """Redis beside PostgreSQL by merchant; nothing if they are too many to read."""
     if not proof.merchants:
-        return dates
+        return []
     merchants = render(
         "By merchant",
         ("date", "merchant", "counters", "Redis", "PostgreSQL"),
         ((date, shown(who), n, int(redis), int(postgres)) for date, who, n, redis, postgres in proof.merchants),
+        width,
     )
-    return f"{dates}\n{merchants}"
+    return [merchants]
 
 
-def describe_letters(letters: Iterable[dict[str, Any]]) -> str:
+def describe_letters(letters: Iterable[dict[str, Any]], width: int = WIDTH) -> str:
     """Dead letters, a line each."""
     return render(
         "Dead letters, newest first",
@@ -79,6 +87,7 @@ def describe_letters(letters: Iterable[dict[str, Any]]) -> str:
             )
             for letter in letters
         ),
+        width,
     )
 
 

@@ -101,13 +101,14 @@ class Difference:
 
 @dataclass(slots=True)
 class Proof:
-    """What verification found: a report for each date, and the keys that fail it."""
+    """What verification found: a report for each date, and the keys that fail it (of many, the first)."""
 
     reports: list[DateReport]
     failing: list[Difference] = field(default_factory=list)
     failing_count: int = 0
     regressed_count: int = 0
     merchants: list[tuple[Any, ...]] = field(default_factory=list)
+    regressed: list[Difference] = field(default_factory=list)
 
 
 def verify(
@@ -185,10 +186,11 @@ def verify(
                 keys={str(verdict): number for verdict, number in counted.items()},
                 redis_total=reading.total,
                 postgres_total=postgres_total,
+                bad_values=reading.dead_letters,
             )
         )
     regressed_count = sum(counted[Verdict.REGRESSED] for counted in differences.values())
-    return Proof(reports, failing, failing_count, regressed_count, merchants)
+    return Proof(reports, failing, failing_count, regressed_count, merchants, regressed)
 
 
 def _parameters(scopes: Sequence[Scope], run_id: str) -> dict[str, Any]:

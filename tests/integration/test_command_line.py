@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import json
 import os
+import pty
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -14,31 +21,64 @@ from include.usage import clock
 from local.servers import Valkey, free_port
 from tests.support import PROJECT, Usage, key, raw
 
-DAY = clock.now().date() - dt.timedelta(days=5)  # over and settled, whenever the test runs
+ONE_DAY = dt.timedelta(days=1)
+TODAY = clock.now().date()
+DAY = TODAY - 5 * ONE_DAY  # over and settled, whenever the test runs
 SECRET = "s3cret-Pa55word"
 COUNTER = key("acme", DAY)
 
-RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Runs a command against the test's own servers; further variables go over ours."""
+
+    urls: dict[str, str]
+    stdout: int = subprocess.PIPE
+    stderr: int = subprocess.PIPE
+
+    def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **environ) as process:
+            try:
+                out, err = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("USAGE_")}
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "include.usage", *arguments],
+            cwd=PROJECT,
+            env={**inherited, **self.urls, **environ},
+            stdout=self.stdout,
+            stderr=self.stderr,
+            text=True,
+        )
 
 
 @pytest.fixture
 def run(valkey: Valkey, database_url: str) -> RunCommand:
-    """Run a command against the test's own servers; further variables go over ours."""
+    return RunCommand({"USAGE_REDIS_URL": valkey.url, "USAGE_POSTGRES_URL": database_url})
 
-    def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        urls = {"USAGE_REDIS_URL": valkey.url, "USAGE_POSTGRES_URL": database_url}
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("USAGE_")}
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "include.usage", *arguments],
-            cwd=PROJECT,
-            env={**inherited, **urls, **environ},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
 
-    return run
+def document(done: subprocess.CompletedProcess[str]) -> Any:
+    """What is on stdout, if that is one JSON document and nothing else."""
+    return json.loads(done.stdout)
+
+
+def days(first: dt.date, last: dt.date) -> list[dt.date]:
+    return [first + n * ONE_DAY for n in range((last - first).days + 1)]
+
+
+def read_all(terminal: int) -> str:
+    """All that was written to a terminal whose other end is closed."""
+    seen = b""
+    with suppress(OSError):  # how Linux tells the end
+        while part := os.read(terminal, 65536):
+            seen += part
+    os.close(terminal)
+    return seen.decode()
 
 
 def assert_clean(done: subprocess.CompletedProcess[str], code: int) -> None:
@@ -70,7 +110,328 @@ def test_from_nothing_to_verified(usage: Usage, run: RunCommand, empty_database_
 def test_status_of_a_date_that_nobody_aggregated(run: RunCommand) -> None:
     done = run("status", "2020-01-01")
     assert_clean(done, 0)
-    assert done.stdout == "2020-01-01 has not been aggregated by any run.\n"
+    assert done.stdout == (
+        "2020-01-01 has not been aggregated by any run. "
+        "To aggregate it: python -m include.usage aggregate --date 2020-01-01\n"
+    )
+
+
+def test_status_without_a_date_shows_each_date_that_redis_may_still_have(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    for _ in range(2):
+        assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    shown = document(run("status", "--json"))
+    assert [row["usage_date"] for row in shown["dates"]] == [str(DAY)]
+    assert shown["history"] is None
+    assert shown["never_aggregated"] == [str(day) for day in days(TODAY - 7 * ONE_DAY, TODAY) if day != DAY]
+    done = run("status")
+    assert_clean(done, 0)
+    assert "The newest run of each date" in done.stdout
+    assert f"To aggregate them: python -m include.usage aggregate --from {TODAY - 7 * ONE_DAY}" in done.stdout
+
+
+def test_status_of_one_date_has_all_its_runs_newest_first(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    assert_clean(run("aggregate", "--date", str(DAY), "--merchant", "b"), 0)
+    shown = document(run("status", str(DAY), "--json"))
+    assert [row["merchant_ids"] for row in shown["history"]] == [["b"], None]
+    assert [row["redis_total"] for row in shown["history"]] == [6, 11]
+    (newest,) = shown["dates"]
+    # The run of one merchant is the newest; that the date was verified for all is not forgotten over it.
+    assert newest["merchant_ids"] == ["b"]
+    assert newest["verified_at"] == shown["history"][1]["finished_at"]
+    assert shown["newest_verified"]["run_id"] == shown["history"][1]["run_id"]
+    done = run("status", str(DAY))
+    assert f"Runs of {DAY}, newest first" in done.stdout
+    assert "only 1" in done.stdout
+
+
+def test_status_needs_no_redis_unless_it_is_to_look(run: RunCommand) -> None:
+    nowhere = {"USAGE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    assert_clean(run("status", **nowhere), 0)
+    assert_clean(run("status", "--live", **nowhere), 3)
+
+
+def test_status_live_sees_what_changed_since_the_run(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    before = usage.everything()
+    done = run("status", str(DAY), "--live")
+    assert_clean(done, 0)
+    assert "both read just now" in done.stdout
+    usage.write({COUNTER: 6})
+    assert_clean(run("status", str(DAY)), 0)
+    done = run("status", str(DAY), "--live", "--json")
+    assert_clean(done, 1)
+    shown = document(done)
+    assert shown["dates"][0]["verdict"] == "verified"
+    assert shown["live"]["dates"][0]["verdict"] == "mismatch"
+    assert usage.everything() == before | {"redis": usage.everything()["redis"]}
+
+
+def test_max_lag_passes_while_runs_go_on_and_fails_once_they_stop(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    done = run("status", "--max-lag", "2h")
+    assert_clean(done, 1)
+    assert "No run was ever verified; --max-lag allows 2h" in done.stderr
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    done = run("status", "--max-lag", "90m")
+    assert_clean(done, 0)
+    assert "Newest verified run: cli__" in done.stdout
+    usage.conn.execute("UPDATE usage_run SET finished_at = finished_at - interval '2 hours 5 minutes'")
+    assert_clean(run("status", "--max-lag", "1d"), 0)
+    done = run("status", "--max-lag", "2h", "--json")
+    assert_clean(done, 1)
+    last = document(done)["newest_verified"]
+    assert f"The newest verified run is older than 2h: {last['run_id']}, ended " in done.stderr
+    assert ", 2h 5m ago." in done.stderr
+    assert 7500 <= last["age_seconds"] < 7500 + 60
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("UPDATE usage_run SET merchant_ids = '{acme}'", id="of one merchant"),
+        pytest.param("UPDATE usage_run SET verdict = 'source_expired'", id="nothing to prove"),
+        pytest.param(
+            "INSERT INTO usage_run (run_id, usage_date, run_type, settled, started_at, finished_at, verdict)"
+            " SELECT run_id, usage_date - 1, 'cli', true, started_at, finished_at, 'mismatch' FROM usage_run",
+            id="another date is a mismatch",
+        ),
+        pytest.param(
+            "INSERT INTO usage_run (run_id, usage_date, run_type, settled, started_at)"
+            " SELECT run_id, usage_date - 1, 'cli', true, started_at FROM usage_run",
+            id="another date is not finished",
+        ),
+    ],
+)
+def test_only_a_run_that_is_verified_as_a_whole_counts_for_max_lag(usage: Usage, run: RunCommand, change: str) -> None:
+    usage.write({COUNTER: 5})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    usage.conn.execute(change)
+    done = run("status", str(DAY), "--max-lag", "2h")
+    assert_clean(done, 1)
+    assert "No run was ever verified" in done.stderr
+
+
+def test_verify_proves_without_writing(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    before = usage.everything()
+    done = run("verify", "--date", str(DAY))
+    assert_clean(done, 0)
+    assert "| verified |" in done.stdout
+    assert "2 match" in done.stdout
+    assert usage.everything() == before
+
+
+def test_verify_names_every_key_that_does_not_agree(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6, key("c", DAY): 7, key("d", DAY): 8})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    # The sums of Redis and of PostgreSQL stay equal.
+    usage.write({COUNTER: 9, key("b", DAY): 2, key("new", DAY): 1, key("d", DAY): 7})
+    before = usage.everything()
+    done = run("verify", "--date", str(DAY))
+    assert_clean(done, 1)
+    assert f"error: PostgreSQL does not hold what Redis holds of {DAY}." in done.stderr
+    assert f"acme queries of {DAY}: Redis has 9, PostgreSQL has 5 (behind)" in done.stdout
+    shown = document(run("verify", "--date", str(DAY), "--json"))
+    assert {(each["merchant_id"], each["verdict"]) for each in shown["differences"]} == {
+        ("acme", "behind"),
+        ("b", "regressed"),
+        ("d", "regressed"),
+        ("new", "missing"),
+    }
+    assert shown["difference_count"] == 4
+    assert shown["dates"][0]["redis_total"] == shown["dates"][0]["postgres_total"] == 26
+    assert usage.everything() == before
+    assert_clean(run("verify", "--date", str(DAY), "--merchant", "c"), 0)
+    assert_clean(run("verify", "--date", str(DAY), "--merchant", "c", "--merchant", "b"), 1)
+
+
+def test_verify_lets_a_live_date_grow_but_not_shrink(usage: Usage, run: RunCommand) -> None:
+    today = clock.now().date()
+    usage.write({key("acme", today): 5})
+    assert_clean(run("aggregate", "--date", str(today)), 0)
+    usage.write({key("acme", today): 6, key("new", today): 1})
+    shown = document(run("verify", "--date", str(today), "--json"))
+    assert shown["dates"][0]["verdict"] == "verified"
+    assert shown["dates"][0]["keys"] == {"growing": 2}
+    usage.write({key("acme", today): 4})
+    assert_clean(run("verify", "--date", str(today)), 1)
+
+
+def test_verify_looks_at_the_dates_it_is_asked_for_even_with_clean_up_on(usage: Usage, run: RunCommand) -> None:
+    old = DAY - 30 * ONE_DAY
+    usage.write({key("acme", old): 5, COUNTER: 6})
+    done = run("verify", "--date", str(old + ONE_DAY), "--json", USAGE_DELETE_STALE_KEYS="true")
+    assert_clean(done, 0)
+    assert [date["date"] for date in document(done)["dates"]] == [str(old + ONE_DAY)]
+
+
+def test_verify_counts_keys_that_hold_no_counter(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): "1_000"})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    (date,) = document(run("verify", "--date", str(DAY), "--json"))["dates"]
+    assert (date["verdict"], date["bad_values"]) == ("verified", 1)
+
+
+def test_verify_tells_of_a_merchant_that_is_not_there(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    done = run("verify", "--date", str(DAY), "--merchant", "acne")
+    assert_clean(done, 0)
+    assert "Redis has nothing of acne" in done.stderr
+
+
+def test_dry_run_says_what_would_change_and_writes_nothing(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    before = usage.everything()
+    done = run("aggregate", "--date", str(DAY), "--dry-run")
+    assert_clean(done, 0)
+    assert "Dry run: nothing was written" in done.stdout
+    assert "Would store: acme queries" in done.stderr
+    shown = document(run("aggregate", "--date", str(DAY), "--dry-run", "--json"))
+    assert shown["dry_run"] is True
+    assert [(each["merchant_id"], each["redis"], each["postgres"]) for each in shown["differences"]] == [
+        ("acme", 5, None),
+        ("b", 6, None),
+    ]
+    assert usage.everything() == before
+
+
+def test_aggregate_answers_on_stdout_and_logs_on_stderr(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    done = run("aggregate", "--date", str(DAY))
+    assert_clean(done, 0)
+    assert done.stdout.startswith("Verification: Redis, read again, against PostgreSQL")
+    assert "+--" not in done.stderr
+    done = run("aggregate", "--date", str(DAY), "--json")
+    assert_clean(done, 0)
+    shown = document(done)
+    assert shown["error"] is None
+    assert shown["dates"][0]["verdict"] == "verified"
+    assert shown["dates"][0]["redis_total"] == 5
+    assert shown["dates"][0]["run_id"] == shown["run_id"]
+
+
+def test_aggregate_answers_with_a_document_when_it_fails_too(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("bad", DAY): 1})
+    usage.conn.execute("ALTER TABLE merchant_usage ADD CHECK (merchant_id <> 'bad')")
+    done = run("aggregate", "--date", str(DAY), "--json")
+    assert_clean(done, 1)
+    shown = document(done)
+    assert shown["dates"][0]["verdict"] == "mismatch"
+    assert shown["error"].startswith("1 merchant(s) could not be stored")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code"),
+    [
+        pytest.param(["verify", "--date", "never"], {}, 2, id="bad date"),
+        pytest.param(["dead-letters"], {"USAGE_POSTGRES_URL": "postgresql://usage@127.0.0.1:1/usage"}, 3, id="down"),
+    ],
+)
+def test_an_error_is_one_document_too(
+    run: RunCommand, arguments: list[str], environ: dict[str, str], code: int
+) -> None:
+    done = run(*arguments, "--json", **environ)
+    assert_clean(done, code)
+    assert f"error: {document(done)['error']}\n" == done.stderr
+
+
+def test_dead_letters_for_a_program(usage: Usage, run: RunCommand) -> None:
+    usage.client.set(b"usage:caf\xe9:2026-11-01:queries", 1)
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    shown = document(run("dead-letters", "--json"))
+    assert shown["open"] == {"malformed_key": 1}
+    (letter,) = shown["letters"]
+    assert base64.b64decode(letter["key_base64"]) == b"usage:caf\xe9:2026-11-01:queries"
+    assert letter["key"] == r"usage:caf\xe9:2026-11-01:queries"
+    assert letter["resolved_at"] is None
+
+
+def test_no_control_character_of_an_id_reaches_a_terminal(usage: Usage, run: RunCommand) -> None:
+    evil, forged = key("evil\x1b[2J\x9b", DAY, "m\x1b]0;t\x07"), key("two\nlines\r", DAY)
+    usage.write({evil: 5, forged: 6})
+    usage.client.set(b"usage:\x1b[31m:no-date:queries", 1)
+    aggregated = run("aggregate", "--date", str(DAY))
+    assert_clean(aggregated, 0)
+    usage.conn.execute(
+        "UPDATE usage_run SET run_id = E'manual\\x1b[2J\\nforged', verdict = 'mismatch', error = E'\\x1b[0m'"
+    )
+    usage.write({evil: 6, forged: 5})
+    rerun = run("aggregate", "--date", str(DAY))
+    usage.write({evil: 7, forged: 4})
+    date = ["--date", str(DAY)]
+    commands = [
+        ["verify", *date],
+        ["status", str(DAY)],
+        ["status"],
+        ["dead-letters"],
+        ["aggregate", "--dry-run", *date],
+    ]
+    commands += [["verify", *date, "--merchant", "n\x1b"], ["verify", "--date", "\x1b[2J"]]
+    outcomes = [aggregated, rerun, *(run(*command) for command in commands)]
+    outcomes += [run("verify", "--json", *date), run("dead-letters", "--json"), run("status", "--json")]
+    outcomes += [run("resolve", *date, "--accept")]
+    for done in outcomes:
+        told = done.stdout + done.stderr
+        assert [c for c in told if not c.isprintable() and c != "\n"] == [], told
+        assert "\nlines" not in told
+
+
+def test_what_the_terminal_cannot_show_is_no_error(usage: Usage, run: RunCommand) -> None:
+    usage.write({key("émoji 🎉", DAY): 5})
+    done = run("aggregate", "--date", str(DAY), PYTHONIOENCODING="ascii")
+    assert_clean(done, 0)
+    assert r"\xe9moji \U0001f389" in done.stdout
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = replace(run, stdout=writing)("status")
+    helped = replace(run, stdout=writing)("--help")
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert helped.stderr == ""
+
+
+@pytest.mark.usefixtures("usage")
+def test_ctrl_c_ends_it_quietly(run: RunCommand) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        # A shell starts what is in the background with Ctrl-C ignored, and that would be inherited.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with run.start("aggregate", "--json", USAGE_REDIS_URL=url) as process, silent.accept()[0]:
+                process.send_signal(signal.SIGINT)  # it waits for an answer now
+                out, err = process.communicate(timeout=30)
+        finally:
+            signal.signal(signal.SIGINT, before)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert "error" not in err
+
+
+def test_a_terminal_sees_progress_and_a_file_does_not(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    done = run("aggregate", "--date", str(DAY), "--json")
+    assert "Storing batches" not in done.stderr
+    terminal, its_end = pty.openpty()
+    done = replace(run, stderr=its_end)("aggregate", "--date", str(DAY), "--json", TERM="xterm")
+    os.close(its_end)
+    seen = read_all(terminal)
+    assert done.returncode == 0
+    assert document(done)["dates"][0]["verdict"] == "verified"
+    assert "Scanning Redis" in seen
+    assert "2/2" in seen
+    assert "Aggregated acme: queries = 5" in seen
 
 
 def test_range_and_merchants(usage: Usage, run: RunCommand) -> None:
@@ -119,6 +480,12 @@ def test_regression_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCom
             ["aggregate", "--date", "2026-11-01", "--to", "2026-11-02"], {}, "give one of the two", id="date and range"
         ),
         pytest.param(["status", "never"], {}, "'never' is not a date", id="status of no date"),
+        pytest.param(["status", "2026-11-01", "--from", "2026-11-01"], {}, "give one of the two", id="status of both"),
+        pytest.param(["status", "--max-lag", "2 hours"], {}, "takes minutes, hours or days", id="no duration"),
+        pytest.param(["verify", "--from", "x"], {}, "--from='x' is not a date", id="the argument is named"),
+        pytest.param(["verify", "--merchant", ""], {}, "--merchant='' is no merchant's id", id="no merchant"),
+        pytest.param(["verify", "--merchant", "caf\udce9"], {}, "is not valid UTF-8", id="no text"),
+        pytest.param(["dead-letters", "--reason", "bad"], {}, "it takes one of malformed_key, bad", id="no reason"),
         pytest.param(
             ["aggregate"], {"USAGE_SETTLE_HOURS": "two"}, "USAGE_SETTLE_HOURS='two' (takes hours", id="bad setting"
         ),
@@ -153,7 +520,7 @@ def test_unknown_arguments_are_exit_code_2(run: RunCommand, arguments: list[str]
     assert done.stderr.startswith("usage: python -m include.usage")
 
 
-@pytest.mark.parametrize("command", [["aggregate"], ["status"], ["dead-letters"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["aggregate"], ["verify"], ["status"], ["dead-letters"]], ids=" ".join)
 def test_missing_schema_is_exit_code_2_and_names_the_command(
     run: RunCommand, empty_database_url: str, command: list[str]
 ) -> None:

@@ -173,6 +173,7 @@ NOW = utc("2026-11-24T12:30")
         pytest.param(None, "2026-11-01", days("2026-11-01"), id="to alone"),
         pytest.param("2026-11-24", "2026-11-24", days("2026-11-24"), id="today"),
         pytest.param("2026-10-30", "2026-11-02", sweep("2026-10-30", "2026-11-02"), id="both ends included"),
+        pytest.param("2025-11-24", "2026-11-24", sweep("2025-11-24", "2026-11-24"), id="a year"),
     ],
 )
 def test_range(first: str | None, last: str | None, dates: list[dt.date]) -> None:
@@ -194,6 +195,7 @@ def test_yesterday_is_that_of_the_time_zone() -> None:
         pytest.param("2026-W47-1", None, "from_date='2026-W47-1' is not a date", id="ISO week"),
         pytest.param("yesterday", None, "from_date='yesterday' is not a date", id="word"),
         pytest.param(" 2026-11-1", None, "is not a date", id="ten characters but no date"),
+        pytest.param("1026-11-01", "2026-11-01", "is 365,244 days; a run takes 366 at most", id="slip in the year"),
     ],
 )
 def test_range_that_cannot_be(first: str | None, last: str | None, told: str) -> None:

@@ -1,0 +1,152 @@
+"""`status`: what the ledger says of dates, and on request what Redis and PostgreSQL say now."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+from include.usage import clock, ledger, pipeline, schema
+from include.usage.cli.comparison import as_document, mismatches, tell_comparison
+from include.usage.cli.durations import parse_duration, tell_duration
+from include.usage.cli.output import complain, progress, say, say_json, width
+from include.usage.cli.parser import PROGRAM
+from include.usage.cli.requests import requested_dates
+from include.usage.connections import postgres_from_url, redis_from_url
+from include.usage.dates import local_date, oldest_kept
+from include.usage.ledger import DateVerdict
+from include.usage.pipeline import Run
+from include.usage.report import render
+from include.usage.settings import Settings, load_settings
+from include.usage.text import escape
+from include.usage.verification import Proof
+
+HEADINGS = ("started", "merchants", "verdict", "keys", "new", "raised", "Redis", "PostgreSQL", "run")
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say how dates stand, and whether the runs go on."""
+    settings, now = load_settings(), clock.now()
+    max_lag = None if options.max_lag is None else parse_duration("--max-lag", options.max_lag)
+    dates = _requested_dates(options, now, settings)
+    with postgres_from_url() as conn:
+        schema.check(conn)
+        newest = ledger.newest_runs(conn, dates[0], dates[-1])
+        history = ledger.runs(conn, dates[0], dates[0]) if len(dates) == 1 else None
+        last = ledger.newest_verified(conn)
+    proof = _compare(dates, now, settings) if options.live else None
+    never = sorted(set(dates) - {row["usage_date"] for row in newest})
+    if options.json:
+        document = {"dates": newest, "history": history, "never_aggregated": never, "newest_verified": _last(last, now)}
+        say_json(document | ({"live": as_document(proof)} if proof else {}))
+    else:
+        if newest:
+            say(_tell_history(history) if history else _tell_dates(newest))
+            _tell_errors(newest)
+        if never:
+            say(_tell_never(never))
+        if max_lag is not None and last is not None:
+            say(f"Newest verified run: {_tell_last(last, now)}")
+        if proof:
+            say(tell_comparison(proof))
+    problems = _problems(newest, proof, None if max_lag is None else _lag_problem(last, now, max_lag))
+    if problems:
+        complain(" ".join(problems))
+    return int(bool(problems))
+
+
+def _requested_dates(options: argparse.Namespace, now: dt.datetime, settings: Settings) -> list[dt.date]:
+    if options.date or options.from_date or options.to_date:
+        return requested_dates(options, now, settings)
+    today = local_date(now, settings)
+    oldest = oldest_kept(today, settings)
+    return [oldest + dt.timedelta(days=days) for days in range((today - oldest).days + 1)]
+
+
+def _compare(dates: Sequence[dt.date], now: dt.datetime, settings: Settings) -> Proof:
+    run = Run(f"cli__{now.isoformat()}", "cli", tuple(dates), now)
+    with redis_from_url() as client, postgres_from_url() as conn, progress("Comparing", "", ""):
+        return pipeline.compare(client, conn, run, settings)
+
+
+def _problems(newest: Sequence[dict[str, Any]], proof: Proof | None, lag: str | None) -> list[str]:
+    """All that makes the exit code 1, a sentence each."""
+    told = [str(row["usage_date"]) for row in reversed(newest) if row["verdict"] == DateVerdict.MISMATCH]
+    live = mismatches(proof.reports) if proof else []
+    problems = []
+    if told:
+        problems.append(f"The newest run of {', '.join(told)} ended in a mismatch.")
+    if live:
+        problems.append(f"PostgreSQL does not hold what Redis holds now of {', '.join(live)}.")
+    if lag:
+        problems.append(lag)
+    return problems
+
+
+def _lag_problem(last: tuple[str, dt.datetime] | None, now: dt.datetime, max_lag: dt.timedelta) -> str | None:
+    if last is None:
+        return f"No run was ever verified; --max-lag allows {tell_duration(max_lag)}."
+    if now - last[1] <= max_lag:
+        return None
+    return f"The newest verified run is older than {tell_duration(max_lag)}: {_tell_last(last, now)}."
+
+
+def _tell_last(last: tuple[str, dt.datetime], now: dt.datetime) -> str:
+    run_id, ended = last
+    return f"{escape(run_id)}, ended {_moment(ended)}, {tell_duration(now - ended)} ago"
+
+
+def _last(last: tuple[str, dt.datetime] | None, now: dt.datetime) -> dict[str, Any] | None:
+    if last is None:
+        return None
+    run_id, ended = last
+    return {"run_id": run_id, "finished_at": ended, "age_seconds": max(0, int((now - ended).total_seconds()))}
+
+
+def _tell_dates(rows: Sequence[dict[str, Any]]) -> str:
+    return render(
+        "The newest run of each date",
+        ("date", "last verified", *HEADINGS),
+        ((row["usage_date"], _moment(row["verified_at"]), *_cells(row)) for row in rows),
+        width(),
+    )
+
+
+def _tell_history(rows: Sequence[dict[str, Any]]) -> str:
+    return render(f"Runs of {rows[0]['usage_date']}, newest first", HEADINGS, map(_cells, rows), width())
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    merchants = row["merchant_ids"]
+    return (
+        _moment(row["started_at"]),
+        "all" if merchants is None else f"only {len(merchants)}",
+        row["verdict"] or ("failed" if row["error"] else "not finished"),
+        row["keys_scanned"],
+        row["rows_inserted"],
+        row["rows_updated"],
+        "-" if row["redis_total"] is None else int(row["redis_total"]),
+        "-" if row["postgres_total"] is None else int(row["postgres_total"]),
+        row["run_id"],
+    )
+
+
+def _tell_errors(rows: Sequence[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["error"]:
+            say(f"{row['usage_date']}: {row['error']}")
+
+
+def _tell_never(dates: Sequence[dt.date]) -> str:
+    """Which dates nobody aggregated, and what to run."""
+    if len(dates) == 1:
+        return f"{dates[0]} has not been aggregated by any run. To aggregate it: {PROGRAM} aggregate --date {dates[0]}"
+    told = ", ".join(map(str, dates)) if len(dates) <= 10 else f"{len(dates)} dates from {dates[0]} to {dates[-1]}"
+    return (
+        f"Not aggregated by any run: {told}. To aggregate them: {PROGRAM} aggregate --from {dates[0]} --to {dates[-1]}"
+    )
+
+
+def _moment(moment: dt.datetime | None) -> str:
+    return "never" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%SZ}"
