@@ -57,18 +57,24 @@ PARAMS = {
         None,
         type=["null", "string"],
         format="date",
-        title="From",
-        description="First usage date. Empty: yesterday.",
+        title="From date",
+        description="First usage date. Empty: the same as the last; both empty: yesterday.",
+        examples=["2026-11-01"],
     ),
     "to_date": Param(
-        None, type=["null", "string"], format="date", title="To", description="Last usage date, included."
+        None,
+        type=["null", "string"],
+        format="date",
+        title="To date",
+        description="Last usage date, included, not after today. Empty: the same as the first.",
+        examples=["2026-11-01"],
     ),
     "merchant_ids": Param(
         [],
         type=["array", "null"],
         items={"type": "string"},
         title="Merchants",
-        description="One id a line. Empty: all.",
+        description="One merchant id a line, taken literally (* is no wildcard). Empty: all merchants.",
     ),
     "dry_run": Param(
         False,

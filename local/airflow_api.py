@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -88,6 +88,26 @@ class AirflowApi:
         answer = self._http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
         answer.raise_for_status()
         return _run(answer.json())
+
+    def clear(self, dag_id: str, run_id: str, tasks: Sequence[str | tuple[str, int]]) -> None:
+        """Clear tasks of a run, or (task id, map index) of mapped ones, with all that comes after them."""
+        answer = self._http.post(
+            f"/dags/{dag_id}/clearTaskInstances",
+            json={
+                "dry_run": False,
+                "only_failed": False,
+                "dag_run_id": run_id,
+                "task_ids": tasks,
+                "include_downstream": True,
+            },
+        )
+        answer.raise_for_status()
+
+    def backfill_is_running(self, dag_id: str) -> bool:
+        """Whether a backfill of the DAG is not completed yet; another one cannot be made meanwhile."""
+        return any(
+            backfill["completed_at"] is None for backfill in self._pages("/backfills", "backfills", dag_id=dag_id)
+        )
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """All task instances of a run."""

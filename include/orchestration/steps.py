@@ -15,6 +15,7 @@ from include.usage.batches import Batch
 from include.usage.cleanup import Cleaned, TimeToLive, delete_stale, inspect_ttl
 from include.usage.dates import dates_of_interval, dates_of_range, local_date, oldest_kept
 from include.usage.errors import RunIncomplete, SettingsError
+from include.usage.keys import shown, why_no_merchant_id
 from include.usage.ledger import DateVerdict
 from include.usage.pipeline import Plan, Run
 from include.usage.settings import Settings
@@ -28,6 +29,9 @@ ONE_DAY: Final = dt.timedelta(days=1)
 #: Where scan_usage leaves its plan for the tasks after it.
 SCAN_TASK_ID: Final = "scan_usage"
 PLAN_KEY: Final = "plan"
+#: Names a batch, and the scan that dealt it, to the result of storing it.
+BATCH_ID: Final = "id"
+PARAM_NAMES: Final = ("from_date", "to_date", "merchant_ids", "dry_run")
 
 
 def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run:
@@ -38,6 +42,9 @@ def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run
     """
     dag_run: Any = context["dag_run"]
     params: Any = context["params"]
+    if unknown := sorted(set(params) - set(PARAM_NAMES)):
+        # Passing over a misspelt merchant_ids or dry_run would do more than was asked for.
+        raise SettingsError(f"There is no Param {', '.join(map(repr, unknown))}; a run takes {', '.join(PARAM_NAMES)}.")
     run_type = str(getattr(dag_run.run_type, "value", dag_run.run_type))
     from_date, to_date = params.get("from_date") or None, params.get("to_date") or None
     start = context.get("data_interval_start")
@@ -50,11 +57,19 @@ def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run
 
 
 def _merchants(given: Any) -> tuple[str, ...] | None:
-    if not given:
+    if given is None or given == []:
         return None
-    if not isinstance(given, list | tuple) or not all(isinstance(merchant, str) and merchant for merchant in given):
-        raise SettingsError(f"merchant_ids={given!r} cannot be used; it takes a list of merchant ids, [] for all.")
-    return tuple(sorted(set(given)))
+    takes = 'it takes a list of merchant ids, e.g. ["acme"], or [] for all'
+    if not isinstance(given, list | tuple) or not all(isinstance(merchant, str) for merchant in given):
+        raise SettingsError(f"merchant_ids={given!r} cannot be used; {takes}.")
+    # A blank line in the trigger form is an empty id here.
+    merchants = sorted({merchant for merchant in given if merchant})
+    if not merchants:
+        raise SettingsError(f"merchant_ids={given!r} names no merchant; {takes}.")
+    for merchant in merchants:
+        if problem := why_no_merchant_id(merchant):
+            raise SettingsError(f"merchant_ids: {shown(merchant)} {problem}; {takes}.")
+    return tuple(merchants)
 
 
 def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
@@ -76,14 +91,25 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 scanned, batches = pipeline.scan(client, conn, run, settings)
                 plan = scanned.to_xcom()
     context["ti"].xcom_push(key=PLAN_KEY, value=plan)
-    return [batch.to_xcom() for batch in batches]
+    return [{**batch.to_xcom(), BATCH_ID: f"{run.now.isoformat()} {n}"} for n, batch in enumerate(batches)]
 
 
 def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[str, Any]:
     """Store one batch; returns what it did, in numbers."""
     with airflow_errors(), usage_redis() as client, usage_postgres() as conn:
         result = pipeline.store(client, conn, Batch.from_xcom(batch), context["dag_run"].run_id or "", settings)
-    return result.to_xcom()
+    return {**result.to_xcom(), BATCH_ID: batch[BATCH_ID]}
+
+
+def results_of(batches: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -> list[BatchResult]:
+    """The results of these batches, one each at most.
+
+    A run that is cleared may be dealt into fewer batches than before. Airflow then keeps the results of mapped tasks
+    that are no more, and they would stand in for those of batches that were not stored.
+    """
+    wanted = {batch[BATCH_ID] for batch in batches}
+    found = {result[BATCH_ID]: result for result in results if result[BATCH_ID] in wanted}
+    return [BatchResult.from_xcom(result) for result in found.values()]
 
 
 def verify(
@@ -107,7 +133,7 @@ def verify(
         if "nothing_to_do" in plan:
             raise AirflowSkipException(f"Nothing to verify: {plan['nothing_to_do']}.")
         # One request for all; iterating asks for one at a time, and logs an error at the end.
-        stored = [BatchResult.from_xcom(result) for result in (results or ())[:]]
+        stored = results_of(batches or (), (results or ())[:])
         with usage_redis() as client, usage_postgres() as conn:
             proof = pipeline.prove(
                 client,

@@ -128,6 +128,8 @@ def test_params_that_are_taken(dag: Any, conf: dict[str, Any]) -> None:
         ("to_date", "2026-11"),
         ("merchant_ids", "acme"),
         ("merchant_ids", [1]),
+        ("merchant_ids", {"acme": 1}),
+        ("from_date", "2026-02-30"),
         ("dry_run", "yes"),
         ("dry_run", None),
     ],

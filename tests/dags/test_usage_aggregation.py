@@ -167,6 +167,95 @@ def test_missing_schema_names_the_command(dag: Dag, empty_database_url: str) -> 
     assert_failed_with_one_error(ended, "To create what is missing: python -m include.usage migrate")
 
 
-def test_param_that_cannot_be_is_told(dag: Dag) -> None:
-    ended = dag.run({"from_date": "2026-11-02", "to_date": "2026-11-01"})
-    assert_failed_with_one_error(ended, "to_date=2026-11-01 lies before from_date=2026-11-02")
+def test_log_reads_like_a_report(dag: Dag, usage: Usage) -> None:
+    usage.write({**COUNTERS, key("acme", DAY): 1523, key("acme", DAY, "half"): b"1.5"})
+    ended = dag.run(CONF)
+    assert ended.state == "success"
+    lines = (
+        f"Starting aggregation for date {DAY}",
+        f"Found 4 usage keys of 3 merchants for {DAY}",
+        f"Aggregated acme: queries = 1,523 ({DAY})",
+        "Completed. Records aggregated: 3, errors: 1",
+    )
+    assert all(line in ended.log for line in lines)
+    told = [ended.log.index(line) for line in lines]
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize(
+    ("conf", "told"),
+    [
+        pytest.param(
+            {"from_date": "2026-11-02", "to_date": "2026-11-01"},
+            "to_date=2026-11-01 lies before from_date=2026-11-02; the range takes both days, in order",
+            id="backwards",
+        ),
+        pytest.param(
+            {"to_date": "2999-01-01"}, "to_date=2999-01-01 is in the future; the last day there is", id="future"
+        ),
+        pytest.param({"from_date": "1026-11-01", "to_date": "2026-11-01"}, "a run takes 366 at most", id="too many"),
+        pytest.param({"merchant_ids": ["", ""]}, "names no merchant; it takes a list of merchant ids", id="blank"),
+        pytest.param({"merchant_ids": ["x" * 1025]}, "has 1025 bytes, more than 1024; it takes a list", id="too long"),
+        pytest.param(
+            {"merchant_id": ["acme"]},
+            "There is no Param 'merchant_id'; a run takes from_date, to_date, merchant_ids, dry_run.",
+            id="misspelt",
+        ),
+    ],
+)
+def test_param_that_cannot_be_is_told(dag: Dag, usage: Usage, conf: dict[str, object], told: str) -> None:
+    usage.write(COUNTERS)
+    before = usage.everything()
+    assert_failed_with_one_error(dag.run(conf), told)
+    assert usage.everything() == before
+
+
+GLOB_CONF = {**CONF, "merchant_ids": ["*", "a?me", "[a]cme", "a:b:*"]}
+STARRED = {key("*", DAY): 8, key("a:b:*", DAY): 9}
+
+
+def test_glob_characters_in_ids_are_taken_literally(dag: Dag, usage: Usage) -> None:
+    usage.write({**COUNTERS, **STARRED})
+    ended = dag.run(GLOB_CONF)
+    assert ended.state == "success"
+    assert usage.rows() == STARRED
+    assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
+    assert f"Redis has nothing of [a]cme, a?me for date {DAY}" in ended.log
+
+
+def test_ids_that_come_twice_and_blank_lines_change_nothing(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    ended = dag.run({**CONF, "merchant_ids": ["acme", "", "acme", "a:b:c", ""]})
+    assert ended.state == "success"
+    assert ended.names == ["a:b:c", "acme"]
+    assert usage.rows() == {key("acme", DAY): 5, key("a:b:c", DAY): 6}
+    assert "Redis has nothing of" not in ended.log
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_unknown_merchant_is_told_and_no_row_is_touched(dag: Dag, usage: Usage, dry_run: bool) -> None:
+    usage.write(COUNTERS)
+    dag.run(CONF)
+    for counter in COUNTERS:
+        usage.client.incr(raw(counter))
+    before = usage.row_versions()
+    ended = dag.run({**CONF, "merchant_ids": ["nobody"], "dry_run": dry_run})
+    assert ended.state == "success"
+    assert ended.states["verify_usage"] == ["skipped"]
+    assert f"Redis has nothing of nobody for date {DAY}" in ended.log
+    assert usage.ledger(ended.run_id) == ({} if dry_run else {DAY: ("empty", None)})
+    assert usage.row_versions() == before
+
+
+def test_date_whose_keys_have_expired_is_told_and_its_rows_stay(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    dag.run(CONF)
+    usage.client.flushall()
+    before = usage.row_versions()
+    for conf in (CONF, {**CONF, "merchant_ids": ["acme"]}):
+        ended = dag.run(conf)
+        assert ended.state == "success"
+        assert ended.states["verify_usage"] == ["skipped"]
+        assert f"There was nothing in Redis to verify: {DAY} is source_expired." in ended.log
+        assert usage.ledger(ended.run_id) == {DAY: ("source_expired", None)}
+    assert usage.row_versions() == before

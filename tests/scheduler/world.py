@@ -144,6 +144,25 @@ class World:
 
         return self.airflow.wait_until(look, f"{run_id} has ended", RUN_SECONDS)
 
+    def backfill(self, first: dt.datetime, last: dt.datetime, *options: str) -> list[DagRun]:
+        """Backfill the intervals that begin between two moments, as the README says, and wait for the end."""
+        self.airflow.wait_until(
+            lambda: not self.airflow.api.backfill_is_running(DAG_ID), "the backfill before is completed", RUN_SECONDS
+        )
+        dates = ("--from-date", first.isoformat(), "--to-date", last.isoformat())
+        self.airflow.cli("backfill", "create", "--dag-id", DAG_ID, *dates, *options)
+        started = [
+            run.run_id
+            for run in self.airflow.api.runs(DAG_ID)
+            if run.run_type == "backfill" and run.interval_start is not None and first <= run.interval_start <= last
+        ]
+        return [self.ended(run_id) for run_id in started]
+
+    def clear(self, run: DagRun, *tasks: str | tuple[str, int]) -> DagRun:
+        """Clear tasks of a run with all that comes after them, and wait for the end."""
+        self.airflow.api.clear(DAG_ID, run.run_id, tasks)
+        return self.ended(run.run_id)
+
     def tasks(self, run: DagRun, task_id: str) -> list[TaskInstance]:
         """The instances of one task."""
         return [task for task in self.airflow.api.tasks(DAG_ID, run.run_id) if task.task_id == task_id]

@@ -1,0 +1,170 @@
+"""What a person may ask of it meanwhile: backfills, runs of some dates or merchants, tasks cleared in the UI."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+
+from include.usage import ledger
+from include.usage.keys import CounterKey
+from include.usage.settings import DAG_ID
+from local.airflow_api import DagRun, TaskInstance
+from tests.scheduler.world import METRICS, World
+
+HOUR = dt.timedelta(hours=1)
+SHOPS = ("shop one", "shop two")
+
+
+@pytest.fixture(scope="module")
+def old(world: World, scheduled_runs: list[DagRun]) -> dt.date:
+    """A date of its own, long settled, with two merchants of its own."""
+    assert scheduled_runs
+    date = world.today - dt.timedelta(days=4)
+    for number, shop in enumerate(SHOPS, start=1):
+        for metric in METRICS:
+            world.count(CounterKey(shop, date, metric), number)
+    return date
+
+
+def rows(world: World, *dates: dt.date) -> dict[CounterKey, int]:
+    return {key: value for key, value in world.rows().items() if key.date in dates}
+
+
+def of_shops(date: dt.date, one: int, two: int) -> dict[CounterKey, int]:
+    """What the shops have of their first metric; of the second they have 1 and 2, always."""
+    values = {(SHOPS[0], METRICS[0]): one, (SHOPS[1], METRICS[0]): two}
+    values |= {(SHOPS[0], METRICS[1]): 1, (SHOPS[1], METRICS[1]): 2}
+    return {CounterKey(shop, date, metric): value for (shop, metric), value in values.items()}
+
+
+def noon(date: dt.date) -> dt.datetime:
+    return dt.datetime.combine(date, dt.time(12), dt.UTC)
+
+
+def conf_of(**conf: Any) -> tuple[str, str]:
+    return "--dag-run-conf", json.dumps(conf)
+
+
+def upserts(world: World, run: DagRun) -> dict[str | None, TaskInstance]:
+    return {task.name: task for task in world.tasks(run, "upsert_merchant_usage")}
+
+
+def tries(world: World, run: DagRun) -> dict[str | None, int]:
+    return {name: task.try_number for name, task in upserts(world, run).items()}
+
+
+def test_a_backfill_in_parallel_beside_a_scheduled_run_is_verified(
+    world: World, scheduled_runs: list[DagRun], old: dt.date
+) -> None:
+    world.airflow.api.clear(DAG_ID, scheduled_runs[0].run_id, ["scan_usage"])
+    with world.busy():
+        backfilled = world.backfill(noon(old), noon(old) + 2 * HOUR, "--max-active-runs", "3")
+        scheduled = world.ended(scheduled_runs[0].run_id)
+
+    assert [run.interval_start for run in backfilled] == [noon(old) + n * HOUR for n in range(3)]
+    assert [run.state for run in backfilled] == ["success"] * 3
+    assert [world.ledger(run) for run in backfilled] == [{old: "verified"}] * 3
+    assert rows(world, old) == of_shops(old, 1, 2)
+    assert scheduled.state == "success"
+    assert set(world.ledger(scheduled).values()) <= {"verified", "empty"}
+
+
+def test_two_dates_by_hand_cost_one_scan(world: World, old: dt.date) -> None:
+    world.redis.config_resetstat()
+    assert sum(1 for _ in world.redis.scan_iter(count=world.settings.scan_count))
+    one_pass = scans(world)
+    before = len(world.airflow.api.runs(DAG_ID))
+    run = world.trigger(from_date=str(old), to_date=str(old + dt.timedelta(days=1)))
+    # On the hour the scheduler makes one of its own.
+    runs = len(world.airflow.api.runs(DAG_ID)) - before
+    assert scans(world) == one_pass * (1 + runs)
+    assert run.state == "success"
+    assert world.ledger(run) == {old: "verified", old + dt.timedelta(days=1): "empty"}
+
+
+def scans(world: World) -> int:
+    return int(world.redis.info("commandstats")["cmdstat_scan"]["calls"])
+
+
+def test_an_expired_date_is_skipped_by_name_and_its_rows_stay(world: World, old: dt.date) -> None:
+    expired = old - dt.timedelta(days=30)
+    world.conn.execute(
+        "INSERT INTO merchant_usage (merchant_id, date, metric_type, metric_value) VALUES (%s, %s, %s, %s)",
+        [SHOPS[0], expired, METRICS[0], 77],
+    )
+    lies = "SELECT ctid, xmin, metric_value, updated_at FROM merchant_usage WHERE date = %s"
+    before = world.conn.execute(lies, [expired]).fetchall()
+
+    run = world.trigger(from_date=str(expired), to_date=str(expired))
+
+    assert run.state == "success"
+    (verify,) = world.tasks(run, "verify_usage")
+    assert verify.state == "skipped"
+    assert f"{expired} is source_expired" in world.airflow.api.log(DAG_ID, run.run_id, verify)
+    assert world.ledger(run) == {expired: "source_expired"}
+    assert world.conn.execute(lies, [expired]).fetchall() == before
+
+
+def test_clearing_tasks_reads_anew_and_only_for_the_right_merchant(world: World) -> None:
+    keys = [CounterKey(merchant, world.today, METRICS[0]) for merchant in ("100%", "o'brien")]
+    day = str(world.today)
+    run = world.trigger(from_date=day, to_date=day, merchant_ids=[key.merchant_id for key in keys])
+    before = world.rows()
+    assert [tries(world, run), world.ledger(run)] == [{"100%": 1, "o'brien": 1}, {world.today: "verified"}]
+    for key in keys:
+        world.count(key, 5)
+
+    cleared = world.clear(run, ("upsert_merchant_usage", upserts(world, run)["o'brien"].map_index))
+
+    assert cleared.state == "success"
+    assert tries(world, run) == {"100%": 1, "o'brien": 2}
+    assert world.rows() == {**before, keys[1]: before[keys[1]] + 5}
+    assert world.ledger(run) == {world.today: "verified"}
+
+    again = world.clear(run, "verify_usage")
+
+    assert again.state == "success"
+    (verify,) = world.tasks(run, "verify_usage")
+    assert (verify.state, verify.try_number) == ("success", 3)
+    assert "Completed. Records aggregated: 4, errors: 0" in world.airflow.api.log(DAG_ID, run.run_id, verify)
+    assert tries(world, run) == {"100%": 1, "o'brien": 2}
+    assert world.ledger(run) == {world.today: "verified"}
+
+
+def test_triggered_without_conf_it_takes_yesterday(world: World, old: dt.date) -> None:
+    fresh = CounterKey(SHOPS[0], world.yesterday, METRICS[0])
+    for date in (old, world.yesterday, world.today):
+        world.count(fresh._replace(date=date), 3)
+    others = rows(world, old, world.today)
+    world.airflow.cli("dags", "trigger", DAG_ID, "--run-id", "no-conf")
+    run = world.ended("no-conf")
+    assert (run.run_type, run.state) == ("manual", "success")
+    assert world.ledger(run) == {world.yesterday: "verified"}
+    assert world.rows()[fresh] == 3
+    assert rows(world, old, world.today) == others
+
+
+def test_a_backfill_of_a_sealed_date_does_its_work_again_for_the_merchant_of_its_conf(
+    world: World, old: dt.date
+) -> None:
+    assert ledger.sealed_dates(world.conn, "no run", [old]) == {old}
+    before = rows(world, old)
+    keys = [CounterKey(shop, old, METRICS[0]) for shop in SHOPS]
+    for key in keys:
+        world.count(key, 10)
+    counter = world.redis.get(f"usage:{SHOPS[0]}:{old}:{METRICS[0]}")
+    assert counter is not None
+
+    again = world.backfill(
+        noon(old), noon(old) + HOUR, "--reprocess-behavior", "completed", *conf_of(merchant_ids=[SHOPS[0]])
+    )
+
+    assert [run.state for run in again] == ["success"] * 2
+    # The other's task of the time before is no more.
+    states = {SHOPS[0]: "success", SHOPS[1]: "removed"}
+    assert [{name: task.state for name, task in upserts(world, run).items()} for run in again] == [states] * 2
+    assert [world.ledger(run) for run in again] == [{old: "verified"}] * 2
+    assert rows(world, old) == {**before, keys[0]: int(counter)}
