@@ -357,11 +357,12 @@ def test_no_control_character_of_an_id_reaches_a_terminal(usage: Usage, run: Run
     usage.client.set(b"usage:\x1b[31m:no-date:queries", 1)
     aggregated = run("aggregate", "--date", str(DAY))
     assert_clean(aggregated, 0)
-    usage.conn.execute(
-        "UPDATE usage_run SET run_id = E'manual\\x1b[2J\\nforged', verdict = 'mismatch', error = E'\\x1b[0m'"
-    )
     usage.write({evil: 6, forged: 5})
     rerun = run("aggregate", "--date", str(DAY))
+    usage.conn.execute(
+        "UPDATE usage_run SET run_id = E'manual\\x1b[2J\\nforged' || run_id, verdict = 'verified',"
+        " error = E'\\x1b[0m', finished_at = finished_at - interval '1 day'"
+    )
     usage.write({evil: 7, forged: 4})
     date = ["--date", str(DAY)]
     commands = [
@@ -371,7 +372,7 @@ def test_no_control_character_of_an_id_reaches_a_terminal(usage: Usage, run: Run
         ["dead-letters"],
         ["aggregate", "--dry-run", *date],
     ]
-    commands += [["verify", *date, "--merchant", "n\x1b"], ["verify", "--date", "\x1b[2J"]]
+    commands += [["verify", *date, "--merchant", "n\x1b"], ["status", "--max-lag", "1m"]]
     outcomes = [aggregated, rerun, *(run(*command) for command in commands)]
     outcomes += [run("verify", "--json", *date), run("dead-letters", "--json"), run("status", "--json")]
     outcomes += [run("resolve", *date, "--accept")]
@@ -421,7 +422,8 @@ def test_ctrl_c_ends_it_quietly(run: RunCommand) -> None:
 
 def test_a_terminal_sees_progress_and_a_file_does_not(usage: Usage, run: RunCommand) -> None:
     usage.write({COUNTER: 5, key("b", DAY): 6})
-    done = run("aggregate", "--date", str(DAY), "--json")
+    # rich alone would take this variable's word for a terminal.
+    done = run("aggregate", "--date", str(DAY), "--json", FORCE_COLOR="1")
     assert "Storing batches" not in done.stderr
     terminal, its_end = pty.openpty()
     done = replace(run, stderr=its_end)("aggregate", "--date", str(DAY), "--json", TERM="xterm")

@@ -85,7 +85,10 @@ def verify(options: argparse.Namespace) -> int:
         say(tell_comparison(proof))
     wrong = mismatches(proof.reports)
     if wrong:
-        complain(f"PostgreSQL does not hold what Redis holds of {', '.join(wrong)}.")
+        complain(
+            f"PostgreSQL does not hold what Redis holds of {', '.join(wrong)}. "
+            "`aggregate` stores what is missing or behind; `resolve` decides what went backwards."
+        )
     return int(bool(wrong))
 
 

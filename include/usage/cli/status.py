@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from include.usage import clock, ledger, pipeline, schema
@@ -19,10 +20,7 @@ from include.usage.ledger import DateVerdict
 from include.usage.pipeline import Run
 from include.usage.report import render
 from include.usage.settings import Settings, load_settings
-from include.usage.text import escape
 from include.usage.verification import Proof
-
-HEADINGS = ("started", "merchants", "verdict", "keys", "new", "raised", "Redis", "PostgreSQL", "run")
 
 
 def status(options: argparse.Namespace) -> int:
@@ -94,7 +92,7 @@ def _lag_problem(last: tuple[str, dt.datetime] | None, now: dt.datetime, max_lag
 
 def _tell_last(last: tuple[str, dt.datetime], now: dt.datetime) -> str:
     run_id, ended = last
-    return f"{escape(run_id)}, ended {_moment(ended)}, {tell_duration(now - ended)} ago"
+    return f"{run_id}, ended {_moment(ended)}, {tell_duration(now - ended)} ago"
 
 
 def _last(last: tuple[str, dt.datetime] | None, now: dt.datetime) -> dict[str, Any] | None:
@@ -107,29 +105,56 @@ def _last(last: tuple[str, dt.datetime] | None, now: dt.datetime) -> dict[str, A
 def _tell_dates(rows: Sequence[dict[str, Any]]) -> str:
     return render(
         "The newest run of each date",
-        ("date", "last verified", *HEADINGS),
-        ((row["usage_date"], _moment(row["verified_at"]), *_cells(row)) for row in rows),
+        ("date", "verdict", "last verified", "merchants", "keys", "Redis", "PostgreSQL", "run"),
+        (
+            (
+                row["usage_date"],
+                _verdict(row),
+                _moment(row["verified_at"]),
+                _merchants(row),
+                row["keys_scanned"],
+                _total(row["redis_total"]),
+                _total(row["postgres_total"]),
+                row["run_id"],
+            )
+            for row in rows
+        ),
         width(),
     )
 
 
 def _tell_history(rows: Sequence[dict[str, Any]]) -> str:
-    return render(f"Runs of {rows[0]['usage_date']}, newest first", HEADINGS, map(_cells, rows), width())
-
-
-def _cells(row: dict[str, Any]) -> tuple[object, ...]:
-    merchants = row["merchant_ids"]
-    return (
-        _moment(row["started_at"]),
-        "all" if merchants is None else f"only {len(merchants)}",
-        row["verdict"] or ("failed" if row["error"] else "not finished"),
-        row["keys_scanned"],
-        row["rows_inserted"],
-        row["rows_updated"],
-        "-" if row["redis_total"] is None else int(row["redis_total"]),
-        "-" if row["postgres_total"] is None else int(row["postgres_total"]),
-        row["run_id"],
+    return render(
+        f"Runs of {rows[0]['usage_date']}, newest first",
+        ("started", "verdict", "merchants", "keys", "new", "raised", "Redis", "PostgreSQL", "run"),
+        (
+            (
+                _moment(row["started_at"]),
+                _verdict(row),
+                _merchants(row),
+                row["keys_scanned"],
+                row["rows_inserted"],
+                row["rows_updated"],
+                _total(row["redis_total"]),
+                _total(row["postgres_total"]),
+                row["run_id"],
+            )
+            for row in rows
+        ),
+        width(),
     )
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    return row["verdict"] or ("failed" if row["error"] else "not finished")
+
+
+def _merchants(row: dict[str, Any]) -> str:
+    return "all" if row["merchant_ids"] is None else f"only {len(row['merchant_ids'])}"
+
+
+def _total(total: Decimal | None) -> int | str:
+    return "-" if total is None else int(total)
 
 
 def _tell_errors(rows: Sequence[dict[str, Any]]) -> None:
@@ -149,4 +174,4 @@ def _tell_never(dates: Sequence[dt.date]) -> str:
 
 
 def _moment(moment: dt.datetime | None) -> str:
-    return "never" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%SZ}"
+    return "never" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
