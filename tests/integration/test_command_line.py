@@ -409,8 +409,10 @@ def test_ctrl_c_ends_it_quietly(run: RunCommand) -> None:
         # A shell starts what is in the background with Ctrl-C ignored, and that would be inherited.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            with run.start("aggregate", "--json", USAGE_REDIS_URL=url) as process, silent.accept()[0]:
-                process.send_signal(signal.SIGINT)  # it waits for an answer now
+            with run.start("aggregate", "--json", USAGE_REDIS_URL=url) as process, silent.accept()[0] as its_end:
+                its_end.settimeout(30)
+                its_end.recv(1)  # the first command: from now on it waits for an answer
+                process.send_signal(signal.SIGINT)
                 out, err = process.communicate(timeout=30)
         finally:
             signal.signal(signal.SIGINT, before)
