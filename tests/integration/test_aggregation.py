@@ -7,6 +7,7 @@ import datetime as dt
 import pytest
 
 from include.usage import ledger, pipeline, store
+from include.usage.dates import Scope
 from include.usage.pipeline import Run, preview
 from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
 
@@ -254,3 +255,11 @@ def test_progress_is_told_batch_by_batch(usage: Usage) -> None:
     run = Run("told", "cli", (YESTERDAY,), NOW)
     pipeline.aggregate(usage.client, usage.conn, run, settings(), lambda done, all_: told.append((done, all_)))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_repeated_run_has_no_verdict_until_it_ends_again(usage: Usage) -> None:
+    usage.write({key("acme"): 5})
+    usage.aggregate(run_id="again")
+    assert usage.ledger("again") == {YESTERDAY: ("verified", None)}
+    ledger.start(usage.conn, "again", "manual", [Scope(YESTERDAY, settled=True)], NOW)
+    assert usage.ledger("again") == {YESTERDAY: (None, None)}
