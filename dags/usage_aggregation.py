@@ -37,6 +37,7 @@ from airflow.providers.common.compat.sdk import (
     task,
 )
 
+from include.orchestration.compat import RETRY_BACKOFF, dag_lateness, task_lateness
 from include.orchestration.schedule import timetable
 from include.usage.settings import DAG_ID, load_settings
 
@@ -49,7 +50,7 @@ DEFAULT_ARGS = {
     # 30 s, 1 min, 2 min: outlasts a failover of Redis or PostgreSQL, and is over long before the next run.
     "retries": 3,
     "retry_delay": dt.timedelta(seconds=30),
-    "retry_exponential_backoff": 2.0,
+    "retry_exponential_backoff": RETRY_BACKOFF,
     "max_retry_delay": dt.timedelta(minutes=5),
 }
 PARAMS = {
@@ -85,7 +86,7 @@ PARAMS = {
 }
 
 
-@task
+@task(**task_lateness(SETTINGS))
 def scan_usage() -> list[dict[str, Any]]:
     """Find this run's keys with one SCAN and deal their merchants into batches."""
     from include.orchestration import steps
@@ -102,7 +103,7 @@ def upsert_merchant_usage(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 # All done, not all success: a failed merchant must not keep the others from being proven. It fails by itself then.
-@task(trigger_rule=TriggerRule.ALL_DONE, outlets=[MERCHANT_USAGE])
+@task(trigger_rule=TriggerRule.ALL_DONE, outlets=[MERCHANT_USAGE], **task_lateness(SETTINGS))
 def verify_usage(batches: Any, results: Any) -> list[dict[str, Any]]:
     """Read Redis again, compare it with PostgreSQL key by key, and fail on any doubt."""
     from include.orchestration import steps
@@ -110,7 +111,7 @@ def verify_usage(batches: Any, results: Any) -> list[dict[str, Any]]:
     return steps.verify(batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
 
 
-@task
+@task(**task_lateness(SETTINGS))
 def delete_stale_keys(batches: Any, reports: Any) -> dict[str, int]:
     """Delete keys past the retention whose date is verified, if that is switched on."""
     from include.orchestration import steps
@@ -123,6 +124,13 @@ def notify_failure(context: Any) -> None:
     from include.orchestration.callbacks import notify_failure as notify
 
     notify(context)
+
+
+def notify_sla_miss(*missed: Any) -> None:
+    """Tell that runs are late (Airflow 2.11)."""
+    from include.orchestration.callbacks import notify_sla_miss as notify
+
+    notify(*missed)
 
 
 @dag(
@@ -138,6 +146,7 @@ def notify_failure(context: Any) -> None:
     params=PARAMS,
     on_failure_callback=notify_failure,
     tags=["billing", "usage"],
+    **dag_lateness(notify_sla_miss),
 )
 def usage_aggregation() -> None:
     """Wire the tasks."""

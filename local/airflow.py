@@ -16,14 +16,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TextIO, TypeVar
+from typing import ClassVar, Final, Self, TextIO, TypeVar
 
 from local.airflow_api import AirflowApi
 from local.airflow_environment import PROJECT, airflow_environment
 from local.processes import FolderWatcher, end_processes
 from local.servers.processes import free_port, keep_password, lock_folder
 
-COMPONENTS: Final = ("api-server", "scheduler", "dag-processor", "triggerer")
+#: Airflow's processes, and by what names their health is told.
+COMPONENTS: Final = {
+    "api-server": "metadatabase",
+    "scheduler": "scheduler",
+    "dag-processor": "dag_processor",
+    "triggerer": "triggerer",
+}
 
 # Healthy after 10 to 20 s on two cores; slower machines and a busy moment are allowed for.
 START_SECONDS: Final = 180
@@ -43,13 +49,16 @@ class AirflowError(RuntimeError):
 class LocalAirflow:
     """An Airflow of its own home, metadata database, environment and port."""
 
+    COMPONENTS: ClassVar[Mapping[str, str]] = COMPONENTS
+    API: ClassVar[type[AirflowApi]] = AirflowApi
+
     def __init__(
         self,
         home: Path,
         database_url: str,
         environment: Mapping[str, str] | None = None,
         *,
-        components: Sequence[str] = COMPONENTS,
+        components: Sequence[str] | None = None,
         dags_folder: Path = PROJECT / "dags",
         port: int | None = None,
         migrate: bool = True,
@@ -60,7 +69,7 @@ class LocalAirflow:
             home: its folder: logs, secrets, configuration.
             database_url: of its metadata, `postgresql://...`.
             environment: more variables for all of its processes; these win.
-            components: which processes to start.
+            components: which processes to start; None for all.
             dags_folder: where the DAGs are.
             port: of the UI and the API; None for any that is free.
             migrate: whether `start` has to create or migrate the metadata tables.
@@ -68,7 +77,7 @@ class LocalAirflow:
         self.home = home.expanduser().resolve()
         self._database_url = database_url
         self._given = dict(environment or {})
-        self._components = tuple(components)
+        self._components = tuple(components or self.COMPONENTS)
         self._dags_folder = dags_folder
         self._port = port
         self._migrate_first = migrate
@@ -234,7 +243,7 @@ class LocalAirflow:
                     # Ctrl-C in a terminal is for this process, which then stops Airflow in good order.
                     start_new_session=True,
                 )
-        self._api = AirflowApi(self.url)
+        self._api = self.API(self.url)
 
     def _end_components(self) -> None:
         if self._api is not None:
@@ -255,9 +264,7 @@ class LocalAirflow:
 
     def _healthy(self) -> bool:
         health = self.api.health()
-        names = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
-        wanted = {"metadatabase", *(names[c] for c in self._components if c in names)}
-        return all(health.get(name) == "healthy" for name in wanted)
+        return all(health.get(self.COMPONENTS[component]) == "healthy" for component in self._components)
 
     def _environment(self) -> dict[str, str]:
         environment = airflow_environment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 import httpx
@@ -51,9 +51,14 @@ class TaskInstance:
 class AirflowApi:
     """Asks a local Airflow whose API wants no login."""
 
+    ROOT = "/api/v2"
+    HEALTH = "/monitor/health"
+    #: Makes a manual run one of no moment of its own.
+    ANY_DATE: ClassVar[Mapping[str, Any]] = {"logical_date": None}
+
     def __init__(self, url: str) -> None:
         # A proxy of the user's has no part in this: it is on this machine.
-        self._http = httpx.Client(base_url=f"{url}/api/v2", timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._http = httpx.Client(base_url=f"{url}{self.ROOT}", timeout=TIMEOUT_SECONDS, trust_env=False)
 
     def close(self) -> None:
         """Close its connections."""
@@ -62,7 +67,7 @@ class AirflowApi:
     def health(self) -> dict[str, str | None]:
         """The state of each component, `healthy` or not; nothing while the API does not answer."""
         try:
-            answer = self._http.get("/monitor/health")
+            answer = self._http.get(self.HEALTH)
         except httpx.TransportError:
             return {}
         return {name: part.get("status") for name, part in answer.json().items()} if answer.is_success else {}
@@ -85,7 +90,7 @@ class AirflowApi:
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> DagRun:
         """Start a run by hand, as `airflow dags trigger` does."""
-        answer = self._http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
+        answer = self._http.post(f"/dags/{dag_id}/dagRuns", json={**self.ANY_DATE, "conf": dict(conf)})
         answer.raise_for_status()
         return _run(answer.json())
 
@@ -174,7 +179,7 @@ def _run(data: Mapping[str, Any]) -> DagRun:
         state=data["state"],
         interval_start=_moment(data["data_interval_start"]),
         interval_end=_moment(data["data_interval_end"]),
-        queued_at=_moment(data["queued_at"]),
+        queued_at=_moment(data.get("queued_at")),
     )
 
 

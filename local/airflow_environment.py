@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,14 @@ CONFIGURATION: Final = {
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+def shipped_settings() -> dict[str, str]:
+    """What the project ships for the Airflow that is installed: nothing for 3.3, `airflow2.env` for 2.11."""
+    if not version("apache-airflow").startswith("2."):
+        return {}
+    lines = (PROJECT / "airflow2.env").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
 
 def airflow_environment(

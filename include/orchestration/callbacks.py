@@ -7,8 +7,10 @@ from typing import Any
 import structlog
 from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
+from include.orchestration.compat import set_up_logging
 from include.orchestration.connections import SLACK_CONN_ID, has_connection
 
+set_up_logging()
 log = structlog.get_logger(__name__)
 
 # Slack answers in well under a second; an alert must never hold up the DAG processor.
@@ -37,3 +39,8 @@ def notify_failure(context: Any) -> None:
     except Exception as error:  # noqa: BLE001 - whatever Slack does, the run's own result stands
         # The type alone: the text of an HTTP error may hold the webhook's address, which is its secret.
         log.warning(f"Run {run_id} failed, and Slack could not be told: {type(error).__name__}")
+
+
+def notify_sla_miss(*missed: Any) -> None:
+    """Tell that runs are late (Airflow 2.11 calls this in its scheduler). Never raises."""
+    log.warning(f"Late: {missed[1]}")

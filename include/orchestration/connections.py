@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
-from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.redis.hooks.redis import RedisHook
 
+from include.orchestration.compat import postgres_hook
 from include.usage.connections import prepare
 from include.usage.counters import RedisClient
 from include.usage.driver_errors import explained
@@ -53,7 +53,7 @@ def usage_redis() -> Iterator[RedisClient]:
 def usage_postgres() -> Iterator[Any]:
     """The psycopg connection of `usage_postgres`, made ready for the work."""
     with _connection_named(POSTGRES_CONN_ID, "postgres"):
-        conn: Any = PostgresHook(postgres_conn_id=POSTGRES_CONN_ID).get_conn()
+        conn: Any = postgres_hook(POSTGRES_CONN_ID).get_conn()
     try:
         yield prepare(conn)
     finally:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
 
+from include.orchestration.compat import set_up_logging
 from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
 from include.usage import clock, ledger, pipeline, schema
 from include.usage.batches import Batch
@@ -21,6 +22,7 @@ from include.usage.pipeline import Plan, Run
 from include.usage.settings import Settings
 from include.usage.store import BatchResult
 
+set_up_logging()
 log = structlog.get_logger(__name__)
 
 SCHEDULED: Final = "scheduled"

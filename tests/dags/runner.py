@@ -5,23 +5,21 @@ Airflow reads its configuration once a process, so tests in which connections an
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import sys
+from contextlib import nullcontext
 from typing import Any
-from unittest.mock import patch
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Run the DAG once, as the request says, and tell how each task ended."""
-    from airflow.dag_processing.dagbag import DagBag
-    from airflow.models import dagrun
+    from tests.dags.versions import dag_bag, made_scheduled
 
     for name in [name for name in os.environ if name.startswith(("USAGE_", "AIRFLOW_CONN_USAGE_"))]:
         del os.environ[name]
     os.environ.update(request["environ"])
-    bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    bag = dag_bag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     if bag.import_errors:
         raise ValueError(bag.import_errors)
     dag = bag.dags["usage_aggregation"]
@@ -32,21 +30,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         for task in dag.tasks:
             task.retries = 0
 
-    create = dagrun.get_or_create_dagrun
-
-    def create_scheduled(*, session: Any, **arguments: Any) -> Any:
-        """dag.test() knows manual runs only: make it one of the scheduler's."""
-        start = dt.datetime.fromisoformat(request["scheduled"])
-        created = create(session=session, **arguments)
-        created.run_type = "scheduled"
-        created.data_interval_start, created.data_interval_end = start, start + dt.timedelta(hours=1)
-        session.commit()
-        return created
-
-    if request["scheduled"]:
-        with patch.object(dagrun, "get_or_create_dagrun", create_scheduled):
-            ended = dag.test(run_conf=request["conf"])
-    else:
+    # dag.test() knows manual runs only.
+    with made_scheduled(request["scheduled"]) if request["scheduled"] else nullcontext():
         ended = dag.test(run_conf=request["conf"])
     instances = sorted(ended.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index))
     return {

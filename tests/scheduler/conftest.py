@@ -17,10 +17,10 @@ from include.usage import schema
 from include.usage.connections import prepare
 from include.usage.keys import CounterKey
 from include.usage.settings import DAG_ID, load_settings
-from local.airflow import LocalAirflow
 from local.airflow_api import DagRun
 from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
+from tests.scheduler.versions import INSTALLED
 from tests.scheduler.world import MERCHANTS, METRICS, RUN_SECONDS, SLACK_TOKEN, Slack, World
 
 # Bad keys of each kind, what they hold, and what becomes of them. TODAY stands for today.
@@ -58,7 +58,7 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
         conn = prepare(stack.enter_context(psycopg.connect(postgres.url, autocommit=True)))
         schema.migrate(conn)
         slack = stack.enter_context(Slack().running())
-        airflow = LocalAirflow(
+        airflow = INSTALLED(
             folder / "airflow",
             postgres.create_database("airflow"),
             {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-from typing import Any
 
 import pytest
 
@@ -44,10 +42,6 @@ def noon(date: dt.date) -> dt.datetime:
     return dt.datetime.combine(date, dt.time(12), dt.UTC)
 
 
-def conf_of(**conf: Any) -> tuple[str, str]:
-    return "--dag-run-conf", json.dumps(conf)
-
-
 def upserts(world: World, run: DagRun) -> dict[str | None, TaskInstance]:
     return {task.name: task for task in world.tasks(run, "upsert_merchant_usage")}
 
@@ -61,7 +55,7 @@ def test_a_backfill_in_parallel_beside_a_scheduled_run_is_verified(
 ) -> None:
     world.airflow.api.clear(DAG_ID, scheduled_runs[0].run_id, ["scan_usage"])
     with world.busy():
-        backfilled = world.backfill(noon(old), noon(old) + 2 * HOUR, "--max-active-runs", "3")
+        backfilled = world.backfill(noon(old), noon(old) + 2 * HOUR)
         scheduled = world.ended(scheduled_runs[0].run_id)
 
     assert [run.interval_start for run in backfilled] == [noon(old) + n * HOUR for n in range(3)]
@@ -158,9 +152,7 @@ def test_a_backfill_of_a_sealed_date_does_its_work_again_for_the_merchant_of_its
     counter = world.redis.get(f"usage:{SHOPS[0]}:{old}:{METRICS[0]}")
     assert counter is not None
 
-    again = world.backfill(
-        noon(old), noon(old) + HOUR, "--reprocess-behavior", "completed", *conf_of(merchant_ids=[SHOPS[0]])
-    )
+    again = world.backfill(noon(old), noon(old) + HOUR, again=True, merchant_ids=[SHOPS[0]])
 
     assert [run.state for run in again] == ["success"] * 2
     # The other's task of the time before is no more.

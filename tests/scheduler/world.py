@@ -18,8 +18,8 @@ from psycopg import Connection
 
 from include.usage.keys import CounterKey, build_key, parse_key
 from include.usage.settings import DAG_ID, Settings
-from local.airflow import LocalAirflow
 from local.airflow_api import DagRun, TaskInstance
+from tests.scheduler.tested import TestedAirflow
 
 SLACK_TOKEN: Final = "T000/B000/a-secret-of-slack"
 # Everything here takes about 10 s; a run whose tasks were retried would take minutes, and is not waited for.
@@ -95,7 +95,7 @@ class Slack:
 class World:
     """All of it, and verbs."""
 
-    airflow: LocalAirflow
+    airflow: TestedAirflow
     redis: redis.Redis
     conn: Connection
     slack: Slack
@@ -144,19 +144,18 @@ class World:
 
         return self.airflow.wait_until(look, f"{run_id} has ended", RUN_SECONDS)
 
-    def backfill(self, first: dt.datetime, last: dt.datetime, *options: str) -> list[DagRun]:
-        """Backfill the intervals that begin between two moments, as the README says, and wait for the end."""
-        self.airflow.wait_until(
-            lambda: not self.airflow.api.backfill_is_running(DAG_ID), "the backfill before is completed", RUN_SECONDS
-        )
-        dates = ("--from-date", first.isoformat(), "--to-date", last.isoformat())
-        self.airflow.cli("backfill", "create", "--dag-id", DAG_ID, *dates, *options)
-        started = [
+    def backfill(self, first: dt.datetime, last: dt.datetime, *, again: bool = False, **conf: Any) -> list[DagRun]:
+        """Backfill the intervals that begin between two moments, as the README says, and wait for the end.
+
+        `again`: those that have a run already, too.
+        """
+        self.airflow.backfill(DAG_ID, first, last, again=again, conf=conf)
+        made = [
             run.run_id
             for run in self.airflow.api.runs(DAG_ID)
             if run.run_type == "backfill" and run.interval_start is not None and first <= run.interval_start <= last
         ]
-        return [self.ended(run_id) for run_id in started]
+        return [self.ended(run_id) for run_id in made]
 
     def clear(self, run: DagRun, *tasks: str | tuple[str, int]) -> DagRun:
         """Clear tasks of a run with all that comes after them, and wait for the end."""

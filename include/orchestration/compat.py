@@ -1,0 +1,75 @@
+"""All that differs between Airflow 3.3 and 2.11. Whatever is the same on both comes from `common.compat.sdk`.
+
+Read when the DAG is parsed: nothing here imports a driver or a hook before it is needed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+import structlog
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from include.usage.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+#: Doubles the wait with each retry: a factor on 3.3 (where True would be a factor of one), a switch on 2.11.
+RETRY_BACKOFF: Final[float] = 2.0 if AIRFLOW_V_3_0_PLUS else True
+
+
+class TaskLateness(TypedDict, total=False):
+    """Arguments of a task that get it told when it is late."""
+
+    sla: dt.timedelta
+
+
+def dag_lateness(on_sla_miss: Callable[..., None]) -> dict[str, Any]:
+    """Arguments of the DAG that get a late run told: the callback of missed SLAs on 2.11."""
+    if AIRFLOW_V_3_0_PLUS:
+        return {}
+    return {"sla_miss_callback": on_sla_miss}
+
+
+def task_lateness(settings: Settings) -> TaskLateness:
+    """Arguments of each task that is not mapped: its SLA on 2.11, which counts from the end of the run's interval."""
+    return {} if AIRFLOW_V_3_0_PLUS else {"sla": dt.timedelta(seconds=settings.deadline_seconds)}
+
+
+def postgres_hook(conn_id: str) -> PostgresHook:
+    """The provider's hook, whose connections are psycopg 3.
+
+    With SQLAlchemy 1.4, which 2.11 is tied to, the provider takes psycopg2, which knows no COPY by rows.
+    """
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    if AIRFLOW_V_3_0_PLUS:
+        return PostgresHook(postgres_conn_id=conn_id)
+
+    import psycopg
+
+    class Psycopg3Hook(PostgresHook):
+        def _create_connection(self, conn_args: dict[str, Any]) -> Any:
+            return psycopg.connect(**conn_args)
+
+    return Psycopg3Hook(postgres_conn_id=conn_id)
+
+
+def set_up_logging() -> None:
+    """Let structlog's lines reach the log of the task: 3.3 sees to that by itself, 2.11 knows `logging` only."""
+    if not AIRFLOW_V_3_0_PLUS:
+        structlog.configure(
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            processors=[structlog.processors.format_exc_info, _sentence_then_fields],
+        )
+
+
+def _sentence_then_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """What people read, then what machines read: `Found 3 usage keys for 2026-11-23  keys=3 date='2026-11-23'`."""
+    sentence = str(event.pop("event"))
+    fields = " ".join(f"{name}={value!r}" for name, value in event.items())
+    return f"{sentence}  {fields}" if fields else sentence

@@ -1,0 +1,50 @@
+"""Where the tests of the DAG depend on Airflow's version."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+AIRFLOW_3: bool = AIRFLOW_V_3_0_PLUS
+
+if AIRFLOW_3:
+    from airflow.sdk.exceptions import ParamValidationError as ParamValidationError
+else:
+    from airflow.exceptions import ParamValidationError as ParamValidationError
+
+
+def dag_bag(folder: str | Path) -> Any:
+    """All DAGs of a folder."""
+    if AIRFLOW_3:
+        from airflow.dag_processing.dagbag import DagBag
+
+        return DagBag(folder, bundle_path=Path(folder))
+    from airflow.models.dagbag import DagBag as DagBagOf2
+
+    return DagBagOf2(folder, include_examples=False)
+
+
+@contextmanager
+def made_scheduled(start: str) -> Iterator[None]:
+    """What dag.test() makes meanwhile is a run of the scheduler, of the hour from this moment on."""
+    place, name = ("dagrun", "get_or_create_dagrun") if AIRFLOW_3 else ("dag", "_get_or_create_dagrun")
+    module = import_module(f"airflow.models.{place}")
+    create = getattr(module, name)
+
+    def create_scheduled(*, session: Any, **arguments: Any) -> Any:
+        begin = dt.datetime.fromisoformat(start)
+        created = create(session=session, **arguments)
+        created.run_type = "scheduled"
+        created.data_interval_start, created.data_interval_end = begin, begin + dt.timedelta(hours=1)
+        session.commit()
+        return created
+
+    with patch.object(module, name, create_scheduled):
+        yield

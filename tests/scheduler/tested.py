@@ -1,0 +1,28 @@
+"""What the tests ask of a real Airflow, whatever its version, besides what the demo asks."""
+
+from __future__ import annotations
+
+import datetime as dt
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from local.airflow import LocalAirflow
+
+# A backfill on 2.11 ends with its command.
+BACKFILL_SECONDS = 180
+
+
+class TestedAirflow(LocalAirflow):
+    """An Airflow that can also be asked for a backfill."""
+
+    __test__ = False
+
+    @abstractmethod
+    def backfill(
+        self, dag_id: str, first: dt.datetime, last: dt.datetime, *, again: bool, conf: Mapping[str, Any]
+    ) -> None:
+        """Start a backfill of the intervals that begin between two moments, by the command of the README.
+
+        `again`: of those that have a run already, too.
+        """
