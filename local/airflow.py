@@ -190,25 +190,27 @@ class LocalAirflow:
         """Run `airflow ...` in this Airflow's environment; returns what it printed.
 
         Raises:
-            AirflowError: it failed; with the end of what it said.
+            AirflowError: it failed, or did not end in time; with the end of what it said.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", *arguments],
-            cwd=self._work,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            check=False,
-            # Ctrl-C in a terminal is for this process.
-            start_new_session=True,
-        )
+        command = f"`airflow {' '.join(arguments)}`"
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "airflow", *arguments],
+                cwd=self._work,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                check=False,
+                # Ctrl-C in a terminal is for this process.
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired as expired:
+            raise AirflowError(f"{command} did not end within {timeout:.0f} s:\n{_end(expired.stdout)}") from None
         if done.returncode:
-            said = "\n".join(done.stdout.splitlines()[-LINES_SHOWN:])
-            raise AirflowError(f"`airflow {' '.join(arguments)}` failed (exit code {done.returncode}):\n{said}")
-        return done.stdout
+            raise AirflowError(f"{command} failed (exit code {done.returncode}):\n{_end(done.stdout)}")
+        return done.stdout.decode(errors="replace")
 
     @property
     def _work(self) -> Path:
@@ -276,8 +278,11 @@ class LocalAirflow:
         return self.logs / f"{component}.log"
 
     def _last_lines(self, component: str) -> str:
-        said = self._log_of(component).read_text(encoding="utf-8", errors="replace")
-        return "\n".join(said.splitlines()[-LINES_SHOWN:])
+        return _end(self._log_of(component).read_bytes())
 
     def _port_was_taken(self) -> bool:
         return "api-server" in self._components and "address already in use" in self._last_lines("api-server")
+
+
+def _end(said: bytes | None) -> str:
+    return "\n".join((said or b"").decode(errors="replace").splitlines()[-LINES_SHOWN:])

@@ -25,6 +25,7 @@ class DagRun:
     interval_start: dt.datetime | None
     interval_end: dt.datetime | None
     queued_at: dt.datetime | None
+    note: str | None
 
     @property
     def finished(self) -> bool:
@@ -87,6 +88,10 @@ class AirflowApi:
     def run(self, dag_id: str, run_id: str) -> DagRun:
         """One run."""
         return _run(self._get(_run_path(dag_id, run_id)))
+
+    def write_note(self, dag_id: str, run_id: str, text: str) -> None:
+        """Give a run a note, as a person does in the UI."""
+        self._http.patch(_run_path(dag_id, run_id), json={"note": text}).raise_for_status()
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> DagRun:
         """Start a run by hand, as `airflow dags trigger` does."""
@@ -180,6 +185,7 @@ def _run(data: Mapping[str, Any]) -> DagRun:
         interval_start=_moment(data["data_interval_start"]),
         interval_end=_moment(data["data_interval_end"]),
         queued_at=_moment(data.get("queued_at")),
+        note=data["note"],
     )
 
 

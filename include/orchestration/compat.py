@@ -9,13 +9,13 @@ import datetime as dt
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-import structlog
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from include.usage.settings import Settings
 
 if TYPE_CHECKING:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
+    from sqlalchemy.orm import Session
 
 #: Doubles the wait with each retry: a factor on 3.3 (where True would be a factor of one), a switch on 2.11.
 RETRY_BACKOFF: Final[float] = 2.0 if AIRFLOW_V_3_0_PLUS else True
@@ -61,6 +61,8 @@ def postgres_hook(conn_id: str) -> PostgresHook:
 def set_up_logging() -> None:
     """Let structlog's lines reach the log of the task: 3.3 sees to that by itself, 2.11 knows `logging` only."""
     if not AIRFLOW_V_3_0_PLUS:
+        import structlog  # imports rich: too much for the parsing of a DAG
+
         structlog.configure(
             wrapper_class=structlog.stdlib.BoundLogger,
             logger_factory=structlog.stdlib.LoggerFactory(),
@@ -73,3 +75,14 @@ def _sentence_then_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> s
     sentence = str(event.pop("event"))
     fields = " ".join(f"{name}={value!r}" for name, value in event.items())
     return f"{sentence}  {fields}" if fields else sentence
+
+
+def pushed_value(session: Session, dag_run: Any, task_id: str, key: str) -> Any:
+    """What a task of this run pushed; None if there is nothing. For the scheduler only: tasks have `xcom_pull`."""
+    from airflow.models import xcom
+    from sqlalchemy import select
+
+    model = xcom.XComModel if AIRFLOW_V_3_0_PLUS else xcom.XCom
+    of_this_run = {"dag_id": dag_run.dag_id, "run_id": dag_run.run_id, "task_id": task_id, "key": key}
+    found = session.scalars(select(model).filter_by(**of_this_run)).first()
+    return model.deserialize_value(found) if found else None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+import psycopg
 import structlog
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
+from psycopg import Connection
 
 from include.orchestration.compat import set_up_logging
 from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
+from include.orchestration.notes import NOTE_KEY, describe_dates
 from include.usage import clock, ledger, pipeline, schema
 from include.usage.batches import Batch
 from include.usage.cleanup import Cleaned, TimeToLive, delete_stale, inspect_ttl
@@ -133,10 +137,11 @@ def verify(
         if plan is None:
             raise RunIncomplete("scan_usage did not finish, so there is nothing to verify: see its log.")
         if "nothing_to_do" in plan:
+            context["ti"].xcom_push(key=NOTE_KEY, value=f"Nothing to verify: {plan['nothing_to_do']}.")
             raise AirflowSkipException(f"Nothing to verify: {plan['nothing_to_do']}.")
         # One request for all; iterating asks for one at a time, and logs an error at the end.
         stored = results_of(batches or (), (results or ())[:])
-        with usage_redis() as client, usage_postgres() as conn:
+        with usage_redis() as client, usage_postgres() as conn, _noted(context, conn, plan["run_id"]):
             proof = pipeline.prove(
                 client,
                 conn,
@@ -151,6 +156,17 @@ def verify(
         raise AirflowSkipException(f"There was nothing in Redis to verify: {told}. Rows stay as they are.")
     context["outlet_events"][asset].extra.update({"run_id": plan["run_id"], "dates": reports})
     return reports
+
+
+@contextmanager
+def _noted(context: Context, conn: Connection, run_id: str) -> Iterator[None]:
+    """Leave the run's verdicts for its note, whatever they are."""
+    try:
+        yield
+    finally:
+        # PostgreSQL itself may be what failed; that error is the one to tell.
+        with suppress(psycopg.Error):
+            context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(ledger.run(conn, run_id)))
 
 
 def delete(batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], settings: Settings) -> dict[str, int]:

@@ -47,6 +47,14 @@ def test_a_run_by_hand_ends_in_the_very_numbers_of_redis(world: World, run_by_ha
     assert len(world.rows()) == 2 * len(METRICS) * len(MERCHANTS)
 
 
+def test_the_note_of_a_run_tells_its_verdicts_and_totals(world: World, run_by_hand: DagRun) -> None:
+    assert run_by_hand.note is not None
+    lines = run_by_hand.note.split("\n\n")
+    for date, line in zip((world.yesterday, world.today), lines, strict=True):
+        total = sum(value for key, value in world.rows().items() if key.date == date)
+        assert line.startswith(f"{date} verified: Redis {total:,}, PostgreSQL {total:,} (")
+
+
 def test_the_asset_event_tells_dates_and_totals(world: World, run_by_hand: DagRun) -> None:
     events = world.airflow.api.asset_events(DAG_ID)
     (event,) = [event for event in events if event["source_run_id"] == run_by_hand.run_id]

@@ -62,6 +62,8 @@ def test_lost_writes_make_the_run_red_name_the_merchant_and_are_told_once(world:
         **of_yesterday,
         lost: stored,
     }, "all others are stored"
+    assert run.note is not None
+    assert run.note.startswith(f"{world.yesterday} mismatch: ")
     _assert_told_once(world, run)
 
     world.conn.execute("DROP FUNCTION lose CASCADE")
@@ -87,3 +89,4 @@ def test_a_missing_table_is_not_retried_and_says_what_to_do(world: World) -> Non
     (error,) = world.airflow.api.errors(DAG_ID, run.run_id, verify)
     assert "scan_usage did not finish" in error
     _assert_told_once(world, run)
+    assert run.note == "Not verified: verify_usage came to no verdict."

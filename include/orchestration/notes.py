@@ -1,0 +1,54 @@
+"""The note of a run in the UI: its verdicts and totals at a glance, without opening a log.
+
+verify_usage leaves the text in XCom, also when it fails; the scheduler, which alone may write notes, makes it the
+run's note when the run ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import structlog
+from sqlalchemy.orm import object_session
+
+from include.orchestration.compat import pushed_value
+
+log = structlog.get_logger(__name__)
+
+TASK_ID: Final = "verify_usage"
+NOTE_KEY: Final = "note"
+#: More is no glance any more. With the largest numbers there are, Airflow's 1000 characters hold five lines.
+DATES_SHOWN: Final = 5
+
+
+def describe_dates(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A line a date, from the ledger's rows of one run."""
+    told = list(rows)
+    lines = [
+        f"{row['usage_date']} {row['verdict']}: Redis {row['redis_total']:,}, PostgreSQL {row['postgres_total']:,} "
+        f"({row['rows_inserted']:,} new, {row['rows_updated']:,} raised, {row['dead_letters']:,} dead letters)"
+        for row in told
+        if row["verdict"] is not None
+    ]
+    if len(lines) > DATES_SHOWN:
+        lines[DATES_SHOWN:] = [f"and {len(lines) - DATES_SHOWN} more dates"]
+    # A blank line between: the UI shows Markdown.
+    return "\n\n".join(lines)
+
+
+def leave_note(dag_run: Any) -> None:
+    """Write what verify_usage left as the note of its run, in the scheduler's transaction. Never raises.
+
+    What a person has written there stays.
+    """
+    try:
+        session = object_session(dag_run)
+        # `airflow dags backfill` on 2.11 ends runs that it has detached; those get no note.
+        if session is None or (dag_run.dag_run_note is not None and dag_run.dag_run_note.user_id is not None):
+            return
+        said = pushed_value(session, dag_run, TASK_ID, NOTE_KEY)
+        dag_run.note = said or "Not verified: verify_usage came to no verdict."
+    except Exception:
+        # In the scheduler: a note is not worth one of its loops.
+        log.exception(f"The run {dag_run.run_id} has no note")
