@@ -77,12 +77,12 @@ def _sentence_then_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> s
     return f"{sentence}  {fields}" if fields else sentence
 
 
-def pushed_value(session: Session, dag_run: Any, task_id: str, key: str) -> Any:
-    """What a task of this run pushed; None if there is nothing. For the scheduler only: tasks have `xcom_pull`."""
+def pushed_text(session: Session, dag_run: Any, task_id: str, key: str) -> str | None:
+    """The text that a task of this run pushed, if it did. For the scheduler only: tasks have `xcom_pull`."""
     from airflow.models import xcom
     from sqlalchemy import select
 
     model = xcom.XComModel if AIRFLOW_V_3_0_PLUS else xcom.XCom
     of_this_run = {"dag_id": dag_run.dag_id, "run_id": dag_run.run_id, "task_id": task_id, "key": key}
     found = session.scalars(select(model).filter_by(**of_this_run)).first()
-    return model.deserialize_value(found) if found else None
+    return found.value if found else None

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.orm import object_session
 
-from include.orchestration.compat import pushed_value
+from include.orchestration.compat import pushed_text
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ def leave_note(dag_run: Any) -> None:
         # `airflow dags backfill` on 2.11 ends runs that it has detached; those get no note.
         if session is None or (dag_run.dag_run_note is not None and dag_run.dag_run_note.user_id is not None):
             return
-        said = pushed_value(session, dag_run, TASK_ID, NOTE_KEY)
+        said = pushed_text(session, dag_run, TASK_ID, NOTE_KEY)
         dag_run.note = said or "Not verified: verify_usage came to no verdict."
     except Exception:
         # In the scheduler: a note is not worth one of its loops.
