@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, MutableMapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -86,3 +87,34 @@ def pushed_text(session: Session, dag_run: Any, task_id: str, key: str) -> str |
     of_this_run = {"dag_id": dag_run.dag_id, "run_id": dag_run.run_id, "task_id": task_id, "key": key}
     found = session.scalars(select(model).filter_by(**of_this_run)).first()
     return found.value if found else None
+
+
+def mend_backfill() -> None:
+    """Keep `airflow dags backfill` of 2.11 from losing its way among mapped tasks. On 3.3 the scheduler backfills.
+
+    That command makes the mapped tasks when the executor reports the end of the task before them. When it sees that end
+    in the database first, it forgets the task, passes over the report, and calls the run a deadlock. And mapped tasks
+    that a repeated run no longer has are waited for without end.
+    """
+    if AIRFLOW_V_3_0_PLUS:
+        return
+
+    from airflow.utils.state import TaskInstanceState
+
+    # By name: 3.3, which types are checked against, has no such module.
+    runner = import_module("airflow.jobs.backfill_job_runner").BackfillJobRunner
+    update_counters = runner._update_counters  # noqa: SLF001 - no public place to mend it
+
+    def update_reported_counters(self: Any, ti_status: Any, session: Session) -> None:
+        running = ti_status.running
+        unreported = {k: ti for k, ti in running.items() if any(one.has_task(ti) for one in self.job.executors)}
+        for key in unreported:
+            del running[key]
+        update_counters(self, ti_status=ti_status, session=session)
+        for key, ti in list(running.items()):
+            ti.refresh_from_db(session=session)
+            if ti.state == TaskInstanceState.REMOVED:
+                del running[key]
+        running.update(unreported)
+
+    runner._update_counters = update_reported_counters  # noqa: SLF001

@@ -191,9 +191,6 @@ def test_a_backfill_of_a_sealed_date_works_again_only_when_asked(world: World, o
 
 
 def test_a_repeated_backfill_may_be_for_fewer_merchants(world: World, old: dt.date) -> None:
-    if not AIRFLOW_3:
-        # There the command does the work and then waits for the merchants' tasks that are no more: README.
-        return
     (run,) = world.backfill(noon(old), noon(old), again=True, merchant_ids=[SHOPS[0]])
     assert run.state == "success"
     states = {SHOPS[0]: "success", SHOPS[1]: "removed"}

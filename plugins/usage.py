@@ -1,4 +1,4 @@
-"""Gives every run its note in the UI. The scheduler calls this when a run has ended."""
+"""Gives every run its note in the UI when the scheduler ends it, and mends the backfill command of Airflow 2.11."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from airflow.listeners import hookimpl
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
+from include.orchestration.compat import mend_backfill
 from include.usage.settings import DAG_ID
 
 
@@ -32,8 +33,11 @@ def _leave_note(dag_run: Any) -> None:
         leave_note(dag_run)
 
 
-class RunNotes(AirflowPlugin):
+mend_backfill()
+
+
+class UsagePlugin(AirflowPlugin):
     """Registers the functions above."""
 
-    name = "usage_run_notes"
+    name = "usage"
     listeners: list[object] = [sys.modules[__name__]]  # noqa: RUF012 - Airflow declares it so
