@@ -6,7 +6,7 @@ Read when the DAG is parsed: nothing here imports a driver or a hook before it i
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -92,20 +92,25 @@ def pushed_text(session: Session, dag_run: Any, task_id: str, key: str) -> str |
 def mend_backfill() -> None:
     """Keep `airflow dags backfill` of 2.11 from losing its way among mapped tasks. On 3.3 the scheduler backfills.
 
-    That command makes the mapped tasks when the executor reports the end of the task before them. When it sees that end
-    in the database first, it forgets the task, passes over the report, and calls the run a deadlock. And mapped tasks
-    that a repeated run no longer has are waited for without end.
+    That command makes mapped tasks when the executor reports the end of the task before them. When it sees that end in
+    the database first, it forgets the task and passes over the report; when the run's state is looked at first, the
+    mapped tasks are made there, and it never hears of them. Either is called a deadlock. And mapped tasks that a
+    repeated run no longer has are waited for without end.
     """
     if AIRFLOW_V_3_0_PLUS:
         return
 
+    from airflow.models import TaskInstance
     from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import select
 
-    # By name: 3.3, which types are checked against, has no such module.
+    # By name: 3.3, which types are checked against, has no such module. And no public place to mend it.
     runner = import_module("airflow.jobs.backfill_job_runner").BackfillJobRunner
-    update_counters = runner._update_counters  # noqa: SLF001 - no public place to mend it
+    update_counters = runner._update_counters  # noqa: SLF001
+    manage_executor_state = runner._manage_executor_state  # noqa: SLF001
 
     def update_reported_counters(self: Any, ti_status: Any, session: Session) -> None:
+        """Leave to the executor what it has still to report, and wait for nothing that was removed."""
         running = ti_status.running
         unreported = {k: ti for k, ti in running.items() if any(one.has_task(ti) for one in self.job.executors)}
         for key in unreported:
@@ -117,4 +122,17 @@ def mend_backfill() -> None:
                 del running[key]
         running.update(unreported)
 
+    def manage_all_mapped(self: Any, running: Any, executor: Any, session: Session) -> Iterator[Any]:
+        """Take up every mapped task that waits, whoever made it."""
+        for node, run_id, _, highest_index in manage_executor_state(self, running, executor, session):
+            waiting = select(TaskInstance).where(
+                TaskInstance.dag_id == node.dag_id,
+                TaskInstance.task_id == node.task_id,
+                TaskInstance.run_id == run_id,
+                TaskInstance.map_index.between(0, highest_index),
+                TaskInstance.state.is_(None),
+            )
+            yield node, run_id, session.scalars(waiting).all(), highest_index
+
     runner._update_counters = update_reported_counters  # noqa: SLF001
+    runner._manage_executor_state = manage_all_mapped  # noqa: SLF001
