@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, MutableMapping
 from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: Doubles the wait with each retry: a factor on 3.3 (where True would be a factor of one), a switch on 2.11.
 RETRY_BACKOFF: Final[float] = 2.0 if AIRFLOW_V_3_0_PLUS else True
+
+# A collector nearby answers in milliseconds; one that does not must not keep a task.
+METRICS_FLUSH_SECONDS: Final = 2
 
 
 class TaskLateness(TypedDict, total=False):
@@ -57,6 +61,19 @@ def postgres_hook(conn_id: str) -> PostgresHook:
             return psycopg.connect(**conn_args)
 
     return Psycopg3Hook(postgres_conn_id=conn_id)
+
+
+def flush_metrics() -> None:
+    """Let OpenTelemetry's metrics leave a task's process: 3.3 sees to that by itself, 2.11 just ends it."""
+    if AIRFLOW_V_3_0_PLUS:
+        return
+    from opentelemetry.metrics import get_meter_provider
+
+    if flush := getattr(get_meter_provider(), "force_flush", None):
+        # In a thread, because a collector that is down keeps its exporter trying for long.
+        thread = Thread(target=flush, daemon=True)
+        thread.start()
+        thread.join(METRICS_FLUSH_SECONDS)
 
 
 def set_up_logging() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 from airflow.providers.redis.hooks.redis import RedisHook
 
+from include.orchestration import metrics
 from include.orchestration.compat import postgres_hook
 from include.usage.connections import prepare
 from include.usage.counters import RedisClient
@@ -44,7 +45,8 @@ def usage_redis() -> Iterator[RedisClient]:
         hook = RedisHook(redis_conn_id=REDIS_CONN_ID)
         client: RedisClient = hook.get_conn()
     try:
-        yield client
+        with metrics.requests(client):
+            yield client
     finally:
         client.close()
 
@@ -55,7 +57,8 @@ def usage_postgres() -> Iterator[Any]:
     with _connection_named(POSTGRES_CONN_ID, "postgres"):
         conn: Any = postgres_hook(POSTGRES_CONN_ID).get_conn()
     try:
-        yield prepare(conn)
+        with metrics.statements(conn):
+            yield prepare(conn)
     finally:
         conn.close()
 

@@ -6,13 +6,14 @@ run's note when the run ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.orm import object_session
 
 from include.orchestration.compat import pushed_text
+from include.usage.ledger import DateReport
 
 log = structlog.get_logger(__name__)
 
@@ -22,14 +23,12 @@ NOTE_KEY: Final = "note"
 DATES_SHOWN: Final = 5
 
 
-def describe_dates(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A line a date, from the ledger's rows of one run."""
-    told = list(rows)
+def describe_dates(reports: Sequence[DateReport]) -> str:
+    """A line a date."""
     lines = [
-        f"{row['usage_date']} {row['verdict']}: Redis {row['redis_total']:,}, PostgreSQL {row['postgres_total']:,} "
-        f"({row['rows_inserted']:,} new, {row['rows_updated']:,} raised, {row['dead_letters']:,} dead letters)"
-        for row in told
-        if row["verdict"] is not None
+        f"{report.date} {report.verdict}: Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,} "
+        f"({report.counts.inserted:,} new, {report.counts.updated:,} raised, {report.counts.dead_letters:,} dead letters)"
+        for report in reports
     ]
     if len(lines) > DATES_SHOWN:
         lines[DATES_SHOWN:] = [f"and {len(lines) - DATES_SHOWN} more dates"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from typing import Any, Final
 
-import psycopg
 import structlog
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
-from psycopg import Connection
 
+from include.orchestration import metrics
 from include.orchestration.compat import set_up_logging
 from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
 from include.orchestration.notes import NOTE_KEY, describe_dates
@@ -25,6 +23,7 @@ from include.usage.ledger import DateVerdict
 from include.usage.pipeline import Plan, Run
 from include.usage.settings import Settings
 from include.usage.store import BatchResult
+from include.usage.verification import Proof
 
 set_up_logging()
 log = structlog.get_logger(__name__)
@@ -78,6 +77,7 @@ def _merchants(given: Any) -> tuple[str, ...] | None:
     return tuple(merchants)
 
 
+@metrics.delivered()
 def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
     """Find the keys of this run's dates; returns the batches to store, leaves the plan in XCom."""
     with airflow_errors():
@@ -86,6 +86,7 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
         batches: list[Batch]
         with usage_redis() as client, usage_postgres() as conn:
             schema.check(conn)
+            metrics.lag(conn, settings)
             if run.run_type == SCHEDULED and set(run.dates) <= ledger.sealed_dates(conn, run.run_id, run.dates):
                 told = ", ".join(map(str, run.dates))
                 plan, batches = {"nothing_to_do": f"{told}: verified by an earlier run, over and settled"}, []
@@ -94,16 +95,20 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 pipeline.preview(client, conn, run, settings)
                 plan, batches = {"nothing_to_do": "this was a dry run"}, []
             else:
-                scanned, batches = pipeline.scan(client, conn, run, settings)
+                with metrics.phase("scan"):
+                    scanned, batches = pipeline.scan(client, conn, run, settings)
+                metrics.scanned(batches)
                 plan = scanned.to_xcom()
     context["ti"].xcom_push(key=PLAN_KEY, value=plan)
     return [{**batch.to_xcom(), BATCH_ID: f"{run.now.isoformat()} {n}"} for n, batch in enumerate(batches)]
 
 
+@metrics.delivered()
 def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[str, Any]:
     """Store one batch; returns what it did, in numbers."""
-    with airflow_errors(), usage_redis() as client, usage_postgres() as conn:
+    with airflow_errors(), metrics.phase("upsert"), usage_redis() as client, usage_postgres() as conn:
         result = pipeline.store(client, conn, Batch.from_xcom(batch), context["dag_run"].run_id or "", settings)
+    metrics.stored(result)
     return {**result.to_xcom(), BATCH_ID: batch[BATCH_ID]}
 
 
@@ -118,6 +123,7 @@ def results_of(batches: Sequence[dict[str, Any]], results: Sequence[dict[str, An
     return [BatchResult.from_xcom(result) for result in found.values()]
 
 
+@metrics.delivered()
 def verify(
     batches: Sequence[dict[str, Any]] | None,
     results: Sequence[dict[str, Any]] | None,
@@ -141,7 +147,12 @@ def verify(
             raise AirflowSkipException(f"Nothing to verify: {plan['nothing_to_do']}.")
         # One request for all; iterating asks for one at a time, and logs an error at the end.
         stored = results_of(batches or (), (results or ())[:])
-        with usage_redis() as client, usage_postgres() as conn, _noted(context, conn, plan["run_id"]):
+        with metrics.phase("verify"), usage_redis() as client, usage_postgres() as conn:
+
+            def tell(proof: Proof) -> None:
+                context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(proof.reports))
+                metrics.proved(conn, proof, settings)
+
             proof = pipeline.prove(
                 client,
                 conn,
@@ -149,6 +160,7 @@ def verify(
                 [Batch.from_xcom(batch) for batch in batches or ()],
                 stored,
                 settings,
+                on_proof=tell,
             )
     reports: list[Any] = [report.as_metadata() for report in proof.reports]
     if all(report.verdict in {DateVerdict.EMPTY, DateVerdict.SOURCE_EXPIRED} for report in proof.reports):
@@ -158,17 +170,7 @@ def verify(
     return reports
 
 
-@contextmanager
-def _noted(context: Context, conn: Connection, run_id: str) -> Iterator[None]:
-    """Leave the run's verdicts for its note, whatever they are."""
-    try:
-        yield
-    finally:
-        # PostgreSQL itself may be what failed; that error is the one to tell.
-        with suppress(psycopg.Error):
-            context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(ledger.run(conn, run_id)))
-
-
+@metrics.delivered()
 def delete(batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], settings: Settings) -> dict[str, int]:
     """Delete keys past the retention whose date this run verified, if that is switched on.
 
@@ -183,7 +185,7 @@ def delete(batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]],
     stale = [date for date in verified if date < oldest]
     cleaned, ttl = Cleaned(), TimeToLive()
     if keys:
-        with airflow_errors(), usage_redis() as client, usage_postgres() as conn:
+        with airflow_errors(), metrics.phase("delete"), usage_redis() as client, usage_postgres() as conn:
             if settings.delete_stale_keys:
                 cleaned = delete_stale(client, conn, keys, stale, settings.key_prefix)
             ttl = inspect_ttl(client, conn, keys, settings.key_prefix)

@@ -262,8 +262,12 @@ def prove(
     batches: Sequence[Batch],
     results: Sequence[BatchResult],
     settings: Settings,
+    on_proof: Callable[[Proof], None] | None = None,
 ) -> Proof:
     """Verify a run and write its end into the ledger, whatever it is.
+
+    Args:
+        on_proof: told what was found, good or bad, once it is in the ledger.
 
     Raises:
         RunIncomplete: a batch has no result, so the run cannot be proven.
@@ -299,6 +303,8 @@ def prove(
                 regressed=proof.regressed_count,
             )
         _tell_end(proof, missing)
+    if on_proof is not None:
+        on_proof(proof)
     if proof.failing_count:
         raise UsageMismatch([str(difference) for difference in proof.failing], proof.failing_count)
     if missing:
