@@ -11,14 +11,18 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
+# A variable of these that a request does not name is not there.
+OF_A_REQUEST = ("USAGE_", "AIRFLOW_CONN_USAGE_", "AIRFLOW__METRICS__STATSD_", "AIRFLOW__METRICS__OTEL_", "OTEL_")
+
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Run the DAG once, as the request says, and tell how each task ended."""
-    from tests.dags.versions import dag_bag, made_scheduled
+    from tests.dags.versions import dag_bag, end_metrics, made_scheduled, start_metrics
 
-    for name in [name for name in os.environ if name.startswith(("USAGE_", "AIRFLOW_CONN_USAGE_"))]:
+    for name in [name for name in os.environ if name.startswith(OF_A_REQUEST)]:
         del os.environ[name]
     os.environ.update(request["environ"])
+    start_metrics()
     bag = dag_bag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     if bag.import_errors:
         raise ValueError(bag.import_errors)
@@ -33,6 +37,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     # dag.test() knows manual runs only.
     with made_scheduled(request["scheduled"]) if request["scheduled"] else nullcontext():
         ended = dag.test(run_conf=request["conf"])
+    end_metrics()
     instances = sorted(ended.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index))
     return {
         "run_id": ended.run_id,

@@ -48,3 +48,27 @@ def made_scheduled(start: str) -> Iterator[None]:
 
     with patch.object(module, name, create_scheduled):
         yield
+
+
+def start_metrics() -> None:
+    """Make Airflow read its [metrics] settings anew, as each process of a task does when it starts."""
+    if AIRFLOW_3:
+        from airflow.sdk import configuration
+        from airflow.sdk.observability import stats
+        from airflow.sdk.observability.metrics import stats_utils
+
+        legacy = configuration.conf.getboolean("metrics", "legacy_names_on")
+        stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=legacy)
+        return
+    stats_of_2: Any = import_module("airflow.stats").Stats
+    stats_of_2.instance = None
+    del type(stats_of_2).factory
+    type(stats_of_2).__init__(stats_of_2)
+
+
+def end_metrics() -> None:
+    """What Airflow 3 does when a task's process ends. On 2.11 that is left to us."""
+    from opentelemetry.metrics import get_meter_provider
+
+    if AIRFLOW_3 and (flush := getattr(get_meter_provider(), "force_flush", None)):
+        flush()
