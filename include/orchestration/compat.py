@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Doubles the wait with each retry: a factor on 3.3 (where True would be a factor of one), a switch on 2.11.
 RETRY_BACKOFF: Final[float] = 2.0 if AIRFLOW_V_3_0_PLUS else True
 
+#: Whether OpenTelemetry is sent every tag: 2.11 keeps the first gauge of a name, and forgets those with other tags.
+OTEL_KEEPS_TAGS: Final = AIRFLOW_V_3_0_PLUS
+
 # A collector nearby answers in milliseconds; one that does not must not keep a task.
 METRICS_FLUSH_SECONDS: Final = 2
 

@@ -19,7 +19,7 @@ import structlog
 from airflow.providers.common.compat.sdk import Stats, conf
 from psycopg import Connection
 
-from include.orchestration.compat import flush_metrics, set_up_logging
+from include.orchestration.compat import OTEL_KEEPS_TAGS, flush_metrics, set_up_logging
 from include.orchestration.operations import count_requests, count_statements
 from include.usage import clock, dead_letters
 from include.usage.batches import Batch
@@ -69,7 +69,7 @@ METRICS: Final = (KEYS_SCANNED, RECORDS, MISMATCHES, DEAD_LETTERS, PHASE, OPERAT
 
 
 class Backend(StrEnum):
-    """Where Airflow sends metrics to, as far as it matters here: plain StatsD drops all tags."""
+    """What becomes of metrics. Plain StatsD has no tags, so there the names say what tags would."""
 
     OFF = "off"
     PLAIN = "plain"
@@ -83,7 +83,7 @@ def backend() -> Backend:
     elif conf.getboolean("metrics", "statsd_on", fallback=False):
         tagged = conf.getboolean("metrics", "statsd_influxdb_enabled", fallback=False)
     elif conf.getboolean("metrics", "otel_on", fallback=False):
-        tagged = True
+        tagged = OTEL_KEEPS_TAGS
     else:
         return Backend.OFF
     return Backend.TAGGED if tagged else Backend.PLAIN

@@ -195,5 +195,7 @@ def decode(body: bytes) -> Iterator[Sample]:
                         continue
                     value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
                     # 2.11 sends a duration as a gauge.
-                    kind = "counter" if form == "sum" else "timer" if name == "usage.phase_duration" else "gauge"
+                    kind = (
+                        "counter" if form == "sum" else "timer" if name.startswith("usage.phase_duration") else "gauge"
+                    )
                     yield Sample(name, tags, kind, value)
