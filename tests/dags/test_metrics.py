@@ -10,9 +10,9 @@ import pytest
 
 from include.orchestration.metrics import METRICS
 from include.usage import clock
-from tests.dags.receivers import OpenTelemetry, Received, Receiver, StatsD
 from tests.dags.support import Dag, Ended
 from tests.dags.versions import AIRFLOW_3
+from tests.receivers import OpenTelemetry, Received, Receiver, StatsD
 from tests.support import Usage, key, raw
 
 TODAY = clock.now().date()
@@ -76,8 +76,13 @@ def without_operations(counters: dict[str, float]) -> dict[str, float]:
 
 
 def run(dag: Dag, receiver: Receiver, conf: dict[str, Any] | None = None, **more: Any) -> tuple[Ended, Received]:
-    ended = dag.run(conf or CONF, **receiver.environ, **more)
+    ended = configured(dag, receiver.environ).run(conf or CONF, **more)
     return ended, receiver.take()
+
+
+def configured(dag: Dag, environ: dict[str, str]) -> Dag:
+    """The same DAG under an Airflow with these settings."""
+    return Dag(dag.runner, {**dag.connections, **environ})
 
 
 def test_a_run_in_every_backend(dag: Dag, usage: Usage, backend: tuple[Receiver, str]) -> None:
@@ -199,7 +204,7 @@ def test_operations_do_not_grow_with_keys(dag: Dag, usage: Usage, statsd: StatsD
 def test_nothing_is_sent_unless_airflow_is_told_to(dag: Dag, usage: Usage, statsd: StatsD) -> None:
     usage.write(COUNTERS)
     environ = statsd.environ | {"AIRFLOW__METRICS__STATSD_ON": "False"}
-    assert dag.run(CONF, **environ).state == "success"
+    assert configured(dag, environ).run(CONF).state == "success"
     got = statsd.take()
     assert not got.kinds
 
@@ -220,7 +225,7 @@ BROKEN = {
 @pytest.mark.parametrize("environ", BROKEN.values(), ids=BROKEN)
 def test_run_does_not_depend_on_a_backend(dag: Dag, usage: Usage, environ: dict[str, str]) -> None:
     usage.write(COUNTERS)
-    ended = dag.run(CONF, **environ)
+    ended = configured(dag, environ).run(CONF)
     assert ended.state == "success"
     assert usage.rows() == COUNTERS
     assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
@@ -230,7 +235,7 @@ def test_run_does_not_depend_on_a_collector(dag: Dag, usage: Usage, open_telemet
     usage.write(COUNTERS)
     open_telemetry.refuses = True
     try:
-        ended = dag.run(CONF, **open_telemetry.environ)
+        ended = configured(dag, open_telemetry.environ).run(CONF)
     finally:
         open_telemetry.refuses = False
     assert open_telemetry.refused

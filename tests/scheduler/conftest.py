@@ -20,6 +20,7 @@ from include.usage.settings import DAG_ID, load_settings
 from local.airflow_api import DagRun
 from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
+from tests.receivers import OpenTelemetry
 from tests.scheduler.versions import INSTALLED
 from tests.scheduler.world import MERCHANTS, METRICS, RUN_SECONDS, SLACK_TOKEN, Slack, World
 
@@ -58,11 +59,13 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
         conn = prepare(stack.enter_context(psycopg.connect(postgres.url, autocommit=True)))
         schema.migrate(conn)
         slack = stack.enter_context(Slack().running())
+        monitor = stack.enter_context(OpenTelemetry().running())
         airflow = INSTALLED(
             folder / "airflow",
             postgres.create_database("airflow"),
             {
                 **choices,
+                **monitor.environ,
                 "AIRFLOW_CONN_USAGE_REDIS": redis_connection(valkey.url),
                 "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(postgres.url),
                 "AIRFLOW_CONN_USAGE_SLACK": json.dumps(
@@ -80,6 +83,7 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
             redis=stack.enter_context(redis.Redis.from_url(valkey.url)),
             conn=conn,
             slack=slack,
+            monitor=monitor,
             settings=load_settings(choices),
             yesterday=now.date() - dt.timedelta(days=1),
             today=now.date(),

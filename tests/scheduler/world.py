@@ -19,6 +19,7 @@ from psycopg import Connection
 from include.usage.keys import CounterKey, build_key, parse_key
 from include.usage.settings import DAG_ID, Settings
 from local.airflow_api import DagRun, TaskInstance
+from tests.receivers import OpenTelemetry
 from tests.scheduler.tested import TestedAirflow
 
 SLACK_TOKEN: Final = "T000/B000/a-secret-of-slack"
@@ -99,6 +100,7 @@ class World:
     redis: redis.Redis
     conn: Connection
     slack: Slack
+    monitor: OpenTelemetry
     settings: Settings
     yesterday: dt.date
     today: dt.date

@@ -169,8 +169,12 @@ class OpenTelemetry(Receiver):
             self._server.server_close()
 
     def take(self) -> Received:
+        return Received(self.take_samples())
+
+    def take_samples(self) -> list[Sample]:
+        """The same, one by one."""
         taken, self._samples = self._samples, []
-        return Received(taken)
+        return taken
 
 
 def decode(body: bytes) -> Iterator[Sample]:
