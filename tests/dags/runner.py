@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import Any
 
 # A variable of these that a request does not name is not there.
-OF_A_REQUEST = ("USAGE_", "AIRFLOW_CONN_USAGE_", "AIRFLOW__METRICS__STATSD_", "AIRFLOW__METRICS__OTEL_", "OTEL_")
+OF_A_REQUEST = ("USAGE_", "AIRFLOW_CONN_USAGE_", "AIRFLOW__METRICS__STAT", "AIRFLOW__METRICS__OTEL_", "OTEL_")
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
