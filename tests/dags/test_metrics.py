@@ -234,7 +234,7 @@ def test_run_does_not_depend_on_a_backend(dag: Dag, usage: Usage, environ: dict[
 def test_run_does_not_depend_on_what_the_client_thinks_of_our_names(dag: Dag, usage: Usage, statsd: StatsD) -> None:
     usage.write(COUNTERS)
     handler = {"AIRFLOW__METRICS__STAT_NAME_HANDLER": "tests.dags.support.refuse_our_names"}
-    ended = configured(dag, statsd.environ | handler).run(CONF)
+    ended = configured(dag, statsd.environ | handler).run(CONF, no_retries=True)
     assert ended.state == "success"
     assert ended.log.count("Metrics could not be sent: no such metric: usage.records.inserted") == len(COUNTERS)
     assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
