@@ -27,8 +27,8 @@ def describe_dates(reports: Sequence[DateReport]) -> str:
     """A line a date."""
     lines = [
         f"{report.date} {report.verdict}: Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,} "
-        f"({report.counts.inserted:,} new, {report.counts.updated:,} raised, {report.counts.dead_letters:,} dead letters)"
-        for report in reports
+        f"({counts.inserted:,} new, {counts.updated:,} raised, {counts.dead_letters:,} dead letters)"
+        for report, counts in ((report, report.counts) for report in reports)
     ]
     if len(lines) > DATES_SHOWN:
         lines[DATES_SHOWN:] = [f"and {len(lines) - DATES_SHOWN} more dates"]
