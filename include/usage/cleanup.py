@@ -12,6 +12,7 @@ import structlog
 from psycopg import Connection
 from redis.cluster import RedisCluster
 
+from include.usage import cluster
 from include.usage.counters import RedisClient, pages
 from include.usage.keys import CounterKey, as_columns, build_key
 from include.usage.queries import query
@@ -84,12 +85,9 @@ def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey
     """
     found = TimeToLive()
     for page in pages(keys):
-        pipeline = client.pipeline() if isinstance(client, RedisCluster) else client.pipeline(transaction=False)
-        for key in page:
-            pipeline.ttl(build_key(prefix, key))
         try:
             # -1: no TTL; -2: no such key.
-            seconds = dict(zip(page, pipeline.execute(), strict=True))
+            seconds = dict(zip(page, _ttls(client, [build_key(prefix, key) for key in page]), strict=True))
         except redis.exceptions.NoPermissionError:
             log.warning("The Redis user may not ask for a TTL (+ttl), so keys that never expire are not looked for.")
             return found
@@ -104,6 +102,15 @@ def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey
     return found
 
 
+def _ttls(client: RedisClient, keys: Sequence[bytes]) -> list[int]:
+    if isinstance(client, RedisCluster):
+        return cluster.execute_each(client, keys, [("TTL", key) for key in keys])
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.ttl(key)
+    return list(pipeline.execute())
+
+
 def _value(client: RedisClient, key: bytes) -> bytes | None:
     # MGET, because GET is an error for a key that holds something else than a counter.
     values: Any = client.mget([key])
@@ -116,7 +123,9 @@ def _select_rows(conn: Connection, keys: Sequence[CounterKey]) -> list[tuple[Any
 
 def _compare_and_delete(client: RedisClient, expected: Sequence[tuple[bytes, bytes]]) -> list[bool]:
     if isinstance(client, RedisCluster):
-        return [bool(client.eval(COMPARE_AND_DELETE, 1, key, value)) for key, value in expected]
+        keys = [key for key, _ in expected]
+        commands = [("EVAL", COMPARE_AND_DELETE, 1, key, value) for key, value in expected]
+        return list(map(bool, cluster.execute_each(client, keys, commands)))
     pipeline = client.pipeline(transaction=False)
     for key, value in expected:
         pipeline.eval(COMPARE_AND_DELETE, 1, key, value)

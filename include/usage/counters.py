@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import redis
 from redis.cluster import RedisCluster
 
+from include.usage import cluster
 from include.usage.dead_letters import DeadLetter, Reason
 from include.usage.errors import RedisRefused
 from include.usage.keys import match_pattern
@@ -47,7 +48,11 @@ def scan_pages(client: RedisClient, prefix: str, count: int) -> Iterator[list[by
     Raises:
         redis.exceptions.ConnectionError: the connection broke. It is not mended half-way: a cursor means nothing
             to a server that was restarted or took over, and would skip keys in silence.
+        ClusterChanged: a cluster moved slots or failed over meanwhile.
     """
+    if isinstance(client, RedisCluster):
+        yield from cluster.scan_pages(client, prefix, count)
+        return
     for node in _primaries(client):
         # The connection itself, because the client would reconnect and go on by itself.
         connection: Any = node.connection_pool.get_connection()
@@ -67,14 +72,12 @@ def scan_pages(client: RedisClient, prefix: str, count: int) -> Iterator[list[by
             node.connection_pool.release(connection)
 
 
-def _primaries(client: RedisClient) -> list[redis.Redis]:
-    """The servers to scan: the primaries of a cluster, or the one server, which must not be a replica.
+def _primaries(client: redis.Redis) -> list[redis.Redis]:
+    """The server to scan, which must not be a replica.
 
     Raises:
         RedisRefused: the server is a replica; it may lag, and its readings would be too low.
     """
-    if isinstance(client, RedisCluster):
-        return [client.get_redis_connection(node) for node in client.get_primaries()]
     try:
         replication: Any = client.info("replication")
     except redis.exceptions.NoPermissionError:
@@ -138,21 +141,15 @@ def _reading_of_nil(client: RedisClient, key: bytes, kind: bytes) -> int | DeadL
 
 def _mget(client: RedisClient, keys: Sequence[bytes]) -> list[bytes | None]:
     if isinstance(client, RedisCluster):
-        # A cluster refuses MGET across slots; its pipeline sends one batch of GETs to each node.
-        pipeline = client.pipeline()
-        for key in keys:
-            pipeline.get(key)
-        replies = pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
-                raise reply
-        return [None if isinstance(reply, Exception) else reply for reply in replies]
+        return cluster.execute_each(client, keys, [("GET", key) for key in keys])
     values: Any = client.mget(keys)
     return list(values)
 
 
 def _types(client: RedisClient, keys: Sequence[bytes]) -> list[bytes]:
-    pipeline = client.pipeline() if isinstance(client, RedisCluster) else client.pipeline(transaction=False)
+    if isinstance(client, RedisCluster):
+        return cluster.execute_each(client, keys, [("TYPE", key) for key in keys])
+    pipeline = client.pipeline(transaction=False)
     for key in keys:
         pipeline.type(key)
     return list(pipeline.execute())

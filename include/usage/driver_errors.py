@@ -55,6 +55,8 @@ def explain_redis(error: Exception) -> UsageError:
         (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.ClusterError),
     ):
         return RedisUnavailable(f"Redis does not answer: {said} Nothing was lost; the run can be repeated.")
+    if isinstance(error, redis.exceptions.AskError | redis.exceptions.TryAgainError):  # MOVED is an AskError too
+        return RedisUnavailable(f"The Redis Cluster is moving slots, and did not come to an end: {said}")
     if isinstance(error, redis.exceptions.RedisClusterException):
         return RedisUnavailable(f"The Redis Cluster does not answer as a whole: {said}")
     return RedisRefused(f"Redis refused a command: {said}")

@@ -25,6 +25,16 @@ class RedisUnavailable(UsageError):
     heals = True
 
 
+class ClusterChanged(RedisUnavailable):
+    """A Redis Cluster moved slots or failed over while it was read, so that what was read may not be all."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The Redis Cluster is being resharded or failed over: {what}. Keys may have been missed, so this "
+            "reading does not count. Nothing was lost; the run can be repeated once the cluster is at rest."
+        )
+
+
 class RedisRefused(UsageError):
     """Redis answers, but refuses what is asked: wrong password, missing permission, a replica."""
 
