@@ -48,7 +48,8 @@ def explain_redis(error: Exception) -> UsageError:
     if isinstance(error, redis.exceptions.NoPermissionError):
         return RedisRefused(
             f"The Redis user may not do what is needed: {said} "
-            "It needs +scan +mget +get +type on the usage keys, and +del with clean-up on."
+            "It needs +scan +mget +get +type on the usage keys, on a cluster also +command +cluster|slots "
+            "+cluster|nodes, and +del with clean-up on."
         )
     if isinstance(
         error,

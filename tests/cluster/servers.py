@@ -45,7 +45,6 @@ class Node(Valkey):
                 "cluster-enabled yes",
                 f"cluster-port {self.cluster_port}",
                 f"cluster-node-timeout {QUIET_NODE_TIMEOUT_MS}",
-                "cluster-require-full-coverage no",
                 "repl-diskless-sync-delay 0",
             ],
         )
