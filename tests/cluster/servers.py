@@ -81,6 +81,11 @@ class Node(Valkey):
         lines = [line.split() for line in self.told("NODES").splitlines()]
         return {f[0]: sorted(s for s in f[8:] if s[0] != "[") for f in lines if any(s[0] != "[" for s in f[8:])}
 
+    def owns(self, slot: int) -> bool:
+        """Whether this node takes itself for the owner of a slot."""
+        ranges = (part.split("-") for part in self.owners().get(self.id, []))
+        return any(int(first) <= slot <= int(last[-1] if last else first) for first, *last in ranges)
+
     def is_primary(self) -> bool:
         return bool(self.client.info("replication")["role"] == "master")
 
