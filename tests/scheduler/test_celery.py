@@ -17,6 +17,7 @@ from include.usage import schema
 from include.usage.connections import prepare
 from include.usage.keys import CounterKey
 from include.usage.settings import DAG_ID, load_settings
+from local.airflow_api import DagRun
 from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
 from tests.scheduler.workers import NAMES, CeleryAirflow
@@ -91,9 +92,12 @@ def test_a_worker_is_lost_in_the_middle_of_a_batch(world: World) -> None:
         run = airflow.api.trigger(DAG_ID, {"from_date": day, "to_date": day})
         airflow.wait_until(lambda: waiting_workers(world, airflow) == set(NAMES), "both workers are in a batch", 90)
         airflow.kill(NAMES[0])
-    ended = airflow.wait_until(
-        lambda: (found := airflow.api.run(DAG_ID, run.run_id)).finished and found, "the run has ended", SURVIVAL_SECONDS
-    )
+
+    def look() -> DagRun | None:
+        found = airflow.api.run(DAG_ID, run.run_id)
+        return found if found.finished else None
+
+    ended = airflow.wait_until(look, "the run has ended", SURVIVAL_SECONDS)
     assert ended.state == "success"
     upserts = world.tasks(run, "upsert_merchant_usage")
     assert sorted(task.try_number for task in upserts) == [1, 1, 2]
