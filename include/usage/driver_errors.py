@@ -63,11 +63,20 @@ def explain_redis(error: Exception) -> UsageError:
     return RedisRefused(f"Redis refused a command: {said}")
 
 
+def lacks_partition(error: psycopg.Error) -> bool:
+    """Whether a partitioned table has no place for a row. PostgreSQL calls that a CHECK that has no name."""
+    return isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None
+
+
 def explain_postgres(error: psycopg.Error) -> UsageError:
     """The one clear error for an error of psycopg, told apart by SQLSTATE where there is one."""
     said = _first_line(error)
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return SchemaError(f"The schema is not complete: {said} Run: {MIGRATE_COMMAND}")
+    if lacks_partition(error):
+        return SchemaError(
+            f"A partition is missing: {said} ({error.diag.message_detail}) Make it, then clear the task."
+        )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return PostgresRefused(f"The PostgreSQL user may not do what is needed: {said}")
     if isinstance(error, psycopg.OperationalError):

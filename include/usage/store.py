@@ -18,7 +18,7 @@ from include.usage import dead_letters
 from include.usage.batches import Batch
 from include.usage.counters import MAX_VALUE, RedisClient, pages, read_page, with_date
 from include.usage.dead_letters import DeadLetter, Reason
-from include.usage.driver_errors import explain_postgres
+from include.usage.driver_errors import explain_postgres, lacks_partition
 from include.usage.errors import UsageError
 from include.usage.keys import CounterKey, as_columns, build_key, shown
 from include.usage.ledger import Counts
@@ -112,7 +112,7 @@ def store_batch(client: RedisClient, conn: Connection, batch: Batch, run_id: str
 
 def _concerns_data(error: psycopg.Error) -> bool:
     """Whether leaving a merchant out can help: not if the server, the schema or a permission is the matter."""
-    return not isinstance(
+    return not lacks_partition(error) and not isinstance(
         error,
         psycopg.OperationalError
         | psycopg.InterfaceError
