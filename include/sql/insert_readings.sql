@@ -5,5 +5,6 @@ INSERT INTO usage_reading (run_id, merchant_id, date, metric_type, value)
 SELECT %(run_id)s, s.merchant_id, s.date, s.metric_type,
        CASE WHEN m.carried <> 0 THEN m.metric_value ELSE s.value END
 FROM pg_temp.usage_staged s
-LEFT JOIN merchant_usage m USING (merchant_id, date, metric_type)
+LEFT JOIN (SELECT * FROM merchant_usage WHERE date = ANY (%(dates)s::date[])) AS m
+    USING (merchant_id, date, metric_type)
 WHERE s.date = ANY (%(dates)s::date[]);

@@ -147,6 +147,7 @@ def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str
     result = BatchResult()
     told = _MerchantLog(batch)
     live = sorted(batch.live_dates)
+    dates = {"dates": batch.dates}
     with conn.transaction():
         conn.execute(query("set_limits"), LIMITS)
         staged = stage(
@@ -157,10 +158,10 @@ def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str
             open_keys=dead_letters.open_keys(conn, batch.dates),
             on_reading=told.note if told.wanted else None,
         )
-        for date, inserted, updated in conn.execute(query("upsert_staged")):
+        for date, inserted, updated in conn.execute(query("upsert_staged"), dates):
             result.counts[date].inserted = inserted
             result.counts[date].updated = updated
-        suspects = [CounterKey(*row) for row in conn.execute(query("select_suspects"))]
+        suspects = [CounterKey(*row) for row in conn.execute(query("select_suspects"), dates)]
         if live:
             conn.execute(query("insert_readings"), {"run_id": run_id, "dates": live})
         dead_letters.open_letters(conn, staged.dead_letters)

@@ -156,3 +156,16 @@ def test_old_months_can_be_dropped(usage: Usage) -> None:
     assert usage.verdicts(usage.aggregate(NOVEMBER, now=IN_NOVEMBER)) == {NOVEMBER: "verified"}
     with pytest.raises(psycopg.errors.UndefinedTable):
         rows_of(usage, "2026_10")
+
+
+def test_storing_touches_no_month_but_its_own(usage: Usage, empty_database_url: str) -> None:
+    """It neither reads years of history, nor waits for who drops an old month."""
+    usage.write({key("acme"): 5, key("acme", TODAY): 5})
+    usage.aggregate(YESTERDAY, TODAY)
+    grown = {key("acme"): 6, key("acme", TODAY): 6, key("new", TODAY): 1}
+    usage.write(grown)
+    with psycopg.connect(empty_database_url) as owner:
+        owner.execute("LOCK TABLE ONLY merchant_usage_2026_10 IN ACCESS EXCLUSIVE MODE")
+        stored = usage.store_only(YESTERDAY, TODAY)
+    assert usage.verdicts(usage.prove(stored)) == {YESTERDAY: "verified", TODAY: "verified"}
+    assert usage.rows() == grown
