@@ -134,15 +134,16 @@ def _ask_importers(
             asked[answer.host, answer.port].append(position)
     for (host, port), some in asked.items():
         # A client of its own: the node may have no slot yet, and then ours does not know it.
-        with (
-            client.nodes_manager.create_redis_node(host, port, **client.get_connection_kwargs()) as node,
-            node.pipeline(transaction=False) as pipeline,
-        ):
+        node = client.nodes_manager.create_redis_node(host, port, **client.get_connection_kwargs())
+        try:
+            pipeline = node.pipeline(transaction=False)
             for position in some:
                 pipeline.execute_command("ASKING")
                 pipeline.execute_command(*commands[position])
             for position, answer in zip(some, pipeline.execute(raise_on_error=False)[1::2], strict=True):
                 answers[position] = answer
+        finally:
+            node.connection_pool.disconnect()
 
 
 class _Layout(NamedTuple):

@@ -18,6 +18,7 @@ from include.usage.counters import scan_pages
 from include.usage.dead_letters import Reason
 from include.usage.driver_errors import explained
 from include.usage.errors import RedisRefused, UsageMismatch
+from local.connections import redis_connection
 from tests.cluster.servers import Cluster
 from tests.cluster.usage import ClusterUsage
 from tests.support import PROJECT, TODAY, TOMORROW, YESTERDAY, key, raw
@@ -189,4 +190,14 @@ def test_command_line_on_a_cluster(usage: ClusterUsage, steady: Cluster, databas
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["dates"][0]["verdict"] == "verified"
+    assert len(usage.rows()) == SOME
+
+
+def test_airflow_connection_of_a_cluster(usage: ClusterUsage, steady: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    from include.orchestration.connections import usage_redis
+
+    usage.write({key(f"m{n}"): 1 for n in range(SOME)})
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_REDIS", redis_connection(steady.url))
+    with usage_redis() as client:
+        ClusterUsage(client, usage.conn, usage._numbers).aggregate()  # type: ignore[arg-type]
     assert len(usage.rows()) == SOME
