@@ -174,8 +174,10 @@ def _layout(connections: Sequence[Any]) -> _Layout:
                 views[-1][node_id] = f"slots {' '.join(slots)} (epoch {epoch})"
             if "myself" in flags.split(","):
                 asked.add(node_id)
-    if any(view != views[0] for view in views) or asked != set(views[0]):
+    if any(view != views[0] for view in views):
         raise ClusterChanged("its nodes do not agree on who owns which slots")
+    if asked != set(views[0]):
+        raise ClusterChanged("slots belong to a node that was not a primary before")
     return _Layout(views[0], list(map(_sent, connections)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -90,6 +91,7 @@ class Interrupted:
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = world
         self.seen: set[bytes] = set()
+        self.before: Callable[[], Any] = lambda: None
         self.steps: list[tuple[Callable[[], bool], Callable[[], Any]]] = []
         monkeypatch.setattr(pipeline, "scan_pages", self._pages)
 
@@ -98,6 +100,7 @@ class Interrupted:
         self.steps.append((condition, do))
 
     def _pages(self, *arguments: Any) -> Iterator[list[bytes]]:
+        self.before()
         for page in scan_pages(*arguments):
             yield page
             self.seen.update(page)
@@ -246,6 +249,28 @@ def test_migration_is_open_when_the_run_begins(world: World) -> None:
     world.cluster.close_migration(slot, target)
     world.cluster.agree()
     world.assert_exact()
+
+
+@pytest.mark.parametrize("change", ["a new node", "failover"])
+def test_layout_has_changed_since_the_client_came(world: World, interrupted: Interrupted, change: str) -> None:
+    """All nodes agree on an owner that this client does not know, and would not scan."""
+    with ExitStack() as stack:
+        if change == "failover":
+            interrupted.before = lambda: world.cluster.fail_over(world.source)
+        else:
+            node = add_node(world.source.folder.with_name("new"), world.cluster.nodes)
+            stack.callback(node.close)
+            join(world.cluster, node)
+            interrupted.before = lambda: world.cluster.move_slot(interrupted.unseen_slot(), world.source, node)
+
+        def change_and_agree(how: Callable[[], Any] = interrupted.before) -> None:
+            how()
+            world.cluster.agree()
+
+        interrupted.before = change_and_agree
+        is_red(world, match="that was not a primary before")
+        interrupted.before = lambda: None
+        world.assert_exact()
 
 
 def test_nodes_do_not_agree(world: World) -> None:
