@@ -64,8 +64,11 @@ def explain_redis(error: Exception) -> UsageError:
 
 
 def lacks_partition(error: psycopg.Error) -> bool:
-    """Whether a partitioned table has no place for a row. PostgreSQL calls that a CHECK that has no name."""
-    return isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None
+    """Whether a partitioned table has no place for a row.
+
+    PostgreSQL calls that a violated CHECK, as triggers may call what they refuse; its words are in the server's language.
+    """
+    return isinstance(error, psycopg.errors.CheckViolation) and error.diag.source_function == "ExecFindPartition"
 
 
 def explain_postgres(error: psycopg.Error) -> UsageError:

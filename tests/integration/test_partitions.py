@@ -15,7 +15,7 @@ from include.usage import schema
 from include.usage.cleanup import delete_stale
 from include.usage.dead_letters import Reason
 from include.usage.driver_errors import explained
-from include.usage.errors import SchemaError, UsageMismatch
+from include.usage.errors import SchemaError, UpsertFailed, UsageMismatch
 from include.usage.resolution import Decision, decide
 from tests.support import PROJECT, TODAY, YESTERDAY, Usage, key, raw
 
@@ -137,6 +137,19 @@ def test_a_month_that_nobody_made_is_one_clear_error(usage: Usage) -> None:
     make(usage.conn, month_sql(DECEMBER))
     assert usage.verdicts(usage.aggregate(DECEMBER, now=IN_DECEMBER)) == {DECEMBER: "verified"}
     assert usage.rows() == counters
+
+
+def test_what_a_trigger_refuses_is_still_a_merchants_own_fault(usage: Usage) -> None:
+    usage.conn.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'closed account' USING ERRCODE = 'check_violation'; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON merchant_usage FOR EACH ROW WHEN (NEW.merchant_id = 'bad')"
+        " EXECUTE FUNCTION refuse()"
+    )
+    usage.write({key("bad"): 1, key("good"): 2})
+    with pytest.raises(UpsertFailed, match="closed account"):
+        usage.aggregate()
+    assert usage.rows() == {key("good"): 2}
 
 
 @pytest.mark.parametrize("instead", ["PRIMARY KEY (merchant_id, date, metric_type, metric_value)", "CHECK (true)"])
