@@ -66,7 +66,7 @@ def explain_redis(error: Exception) -> UsageError:
 def lacks_partition(error: psycopg.Error) -> bool:
     """Whether a partitioned table has no place for a row.
 
-    PostgreSQL calls that a violated CHECK, as triggers may call what they refuse; its words are in the server's language.
+    PostgreSQL calls that a violated CHECK, as a trigger may call what it refuses, and says it in the server's language.
     """
     return isinstance(error, psycopg.errors.CheckViolation) and error.diag.source_function == "ExecFindPartition"
 
