@@ -20,6 +20,7 @@ from include.usage.settings import DAG_ID, load_settings
 from local.airflow_api import DagRun
 from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
+from tests.receivers import OpenTelemetry
 from tests.scheduler.workers import NAMES, CeleryAirflow
 from tests.scheduler.world import MERCHANTS, METRICS, Slack, World
 
@@ -53,6 +54,7 @@ def world() -> Iterator[World]:
             redis=stack.enter_context(redis.Redis.from_url(valkey.url)),
             conn=conn,
             slack=stack.enter_context(Slack().running()),
+            monitor=stack.enter_context(OpenTelemetry().running()),
             settings=load_settings(choices),
             yesterday=now.date() - dt.timedelta(days=1),
             today=now.date(),
