@@ -15,7 +15,8 @@ table `merchant_usage`, which merchants are billed from, and proves the move bef
 run of a day every date within the retention. A scheduled run whose dates are all proven does no work and says so.
 By hand: `airflow dags trigger usage_aggregation` takes yesterday, `from_date` and `to_date` any days.
 
-**Connections.** `usage_redis`, `usage_postgres`; `usage_slack` if failures shall be told there.
+**Connections.** `usage_redis`, `usage_postgres`; `usage_slack` and `usage_pagerduty` if bad news
+shall be told there.
 
 **When it is red.** Open the red task: its last line says what was wrong and what to do. Every task may be cleared
 and run again at any time, because all writes are absolute and monotone. `verify_usage` red with a list of counters:
@@ -116,12 +117,19 @@ def delete_stale_keys(batches: Any, reports: Any) -> dict[str, int]:
     """Delete keys past the retention whose date is verified, if that is switched on."""
     from include.orchestration import steps
 
-    return steps.delete(batches, reports, SETTINGS)
+    return steps.delete(batches, reports, get_current_context(), SETTINGS)
 
 
 def notify_failure(context: Any) -> None:
     """Send one message a failed run."""
     from include.orchestration.callbacks import notify_failure as notify
+
+    notify(context)
+
+
+def notify_success(context: Any) -> None:
+    """Send one message when runs are verified again."""
+    from include.orchestration.callbacks import notify_success as notify
 
     notify(context)
 
@@ -145,8 +153,9 @@ def notify_sla_miss(*missed: Any) -> None:
     default_args=DEFAULT_ARGS,
     params=PARAMS,
     on_failure_callback=notify_failure,
+    on_success_callback=notify_success,
     tags=["billing", "usage"],
-    **dag_lateness(notify_sla_miss),
+    **dag_lateness(SETTINGS, notify_sla_miss),
 )
 def usage_aggregation() -> None:
     """Wire the tasks."""

@@ -30,7 +30,7 @@ TOMORROW = TODAY + dt.timedelta(days=1)
 # Opens one more connection to a test's database.
 Connect = Callable[[], Connection]
 
-TABLES = ("merchant_usage", "usage_dead_letter", "usage_run", "usage_reading")
+TABLES = ("merchant_usage", "usage_dead_letter", "usage_run", "usage_reading", "usage_alert")
 
 
 def key(merchant_id: str, date: dt.date = YESTERDAY, metric_type: str = "queries") -> CounterKey:

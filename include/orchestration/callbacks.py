@@ -1,46 +1,161 @@
-"""Bad news: one Slack message a failed run."""
+"""What Airflow calls when a run has ended or is late. None of these raises: the run's own result stands."""
 
 from __future__ import annotations
 
-from typing import Any
+import datetime as dt
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec
 
 import structlog
-from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-from include.orchestration.compat import set_up_logging
-from include.orchestration.connections import SLACK_CONN_ID, has_connection
+from include.orchestration.alerts import outgoing, pagerduty, runs, shared
+from include.orchestration.alerts.runs import DagRunFacts
+from include.orchestration.alerts.slack import NotSent
+from include.orchestration.compat import runs_ended_at, set_up_logging
+from include.orchestration.connections import PAGERDUTY_CONN_ID, has_connection
+from include.usage import clock
+from include.usage.alerts.alert import Alert
+from include.usage.alerts.register import Told
+from include.usage.settings import Settings, load_settings
 
 set_up_logging()
 log = structlog.get_logger(__name__)
 
-# Slack answers in well under a second; an alert must never hold up the DAG processor.
-SLACK_TIMEOUT_SECONDS = 5
+Given = ParamSpec("Given")
 
 
+def _never_raises(callback: Callable[Given, None]) -> Callable[Given, None]:
+    @wraps(callback)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        try:
+            callback(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - an alert never hurts the work
+            # The type alone: the text of an error may hold an address that is a secret.
+            log.warning(f"Bad news could not be told: {type(error).__name__}", callback=callback.__name__)
+
+    return called
+
+
+@_never_raises
 def notify_failure(context: Any) -> None:
-    """Tell Slack that a run failed, if the connection `usage_slack` exists. Never raises.
+    """Tell that a run failed. Airflow calls this once a failed run, in the DAG processor."""
+    now = clock.now()
+    alert = runs.failed(context, load_settings(), now)
+    log.info(f"Run {alert.run_id} failed: {alert.error}")
+    with shared.memory([alert.key], now) as memory:
+        told = memory.register.raise_alert(alert, now)
+        call = memory.register.is_failing() and not memory.register.has_incident()
+    _send(told, now)
+    if call and has_connection(PAGERDUTY_CONN_ID):
+        _open_incident(alert, now)
 
-    Called by Airflow once a failed run (a callback of the DAG, not of its tasks), in the DAG processor.
-    """
-    dag_run = context.get("dag_run")
-    run_id = getattr(dag_run, "run_id", "unknown run")
-    try:
-        if not has_connection(SLACK_CONN_ID):
-            log.warning(f"Run {run_id} failed; no message was sent: there is no connection {SLACK_CONN_ID}")
+
+@_never_raises
+def notify_success(context: Any) -> None:
+    """Tell that runs are verified again, if they were not. Airflow calls this once a successful run, in the DAG processor."""
+    now = clock.now()
+    run_id = str(context.get("run_id") or context["dag_run"].run_id)
+    told = None
+    with shared.memory([], now) as memory:
+        register, conn = memory.register, memory.conn
+        if conn is None or not (dates := runs.proven_dates(conn, run_id)):
             return
-        hook = SlackWebhookHook(slack_webhook_conn_id=SLACK_CONN_ID, timeout=SLACK_TIMEOUT_SECONDS)
-        hook.send(
-            text=(
-                f"usage_aggregation failed: run {run_id} ({context.get('reason') or 'a task failed'}). No counter was "
-                "lowered or counted twice; open the run's red task for the cause."
+        entries = register.recover(now)
+        if any(entry.told for entry in entries):
+            told = register.raise_alert(runs.recovered(run_id, dates, entries, conn, now), now)
+        incident = register.has_incident()
+    _send(told, now)
+    if incident and has_connection(PAGERDUTY_CONN_ID):
+        _close_incident(run_id, now)
+
+
+@_never_raises
+def notify_late(dag_run: Mapping[str, Any]) -> None:
+    """Tell that a run is late (Airflow 3.3: its deadline has passed). Called in a thread of the triggerer.
+
+    Args:
+        dag_run: as the API shows it.
+    """
+
+    def moment(name: str) -> dt.datetime | None:
+        value = dag_run.get(name)
+        return dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+
+    _tell_late(
+        DagRunFacts(
+            dag_run["dag_run_id"] if "dag_run_id" in dag_run else dag_run["run_id"],
+            str(dag_run["run_type"]),
+            dag_run.get("conf") or {},
+            moment("data_interval_start"),
+            moment("data_interval_end"),
+            str(dag_run["state"]),
+        ),
+        load_settings(),
+        clock.now(),
+    )
+
+
+@_never_raises
+def notify_sla_miss(dag: Any, _tasks: str, _blocking: str, slas: list[Any], *_: Any) -> None:
+    """Tell that runs are late (Airflow 2.11, in its DAG processor).
+
+    An SLA miss bears the logical date of the run *after* the one that is missed: the end of the missed run's interval.
+    """
+    settings, now = load_settings(), clock.now()
+    for ended_at in sorted({sla.execution_date for sla in slas}):
+        unknown = DagRunFacts(None, runs.SCHEDULED, {}, ended_at - settings.interval, ended_at)
+        if unknown.is_old(settings, now):
+            continue
+        known = [
+            DagRunFacts(
+                run.run_id, str(run.run_type), run.conf or {}, run.data_interval_start, ended_at, str(run.state)
             )
+            for run in runs_ended_at(dag.dag_id, ended_at)
+        ]
+        for run in known or [unknown]:
+            _tell_late(run, settings, now)
+
+
+def _tell_late(run: DagRunFacts, settings: Settings, now: dt.datetime) -> None:
+    if run.is_old(settings, now) or run.state in {"success", "failed"}:
+        log.info(f"Run {run.run_id} is late, but nobody waits for it: {run.run_type}, {run.state}")
+        return
+    log.warning(f"Run {run.run_id} is late")
+    key = runs.late(run, settings, now).key
+    with shared.memory([key], now) as memory:
+        told = memory.register.raise_alert(runs.late(run, settings, now, memory.conn), now)
+    _send(told, now)
+
+
+def _send(told: Told | None, now: dt.datetime) -> None:
+    """Send one message; if that fails, note that nobody was told."""
+    if told is None:
+        log.info("Slack was told before, or often enough")
+    elif not outgoing.has_slack() or outgoing.send([told]):
+        with shared.memory([told.alert.key], now) as memory:
+            memory.register.unsent([told.alert.key])
+
+
+def _open_incident(alert: Alert, now: dt.datetime) -> None:
+    try:
+        pagerduty.trigger(
+            f"Usage runs keep failing: {alert.error}", {"what": alert.what, "run": alert.run_id}, alert.link
         )
-        log.info(f"Told Slack that run {run_id} failed")
-    except Exception as error:  # noqa: BLE001 - whatever Slack does, the run's own result stands
-        # The type alone: the text of an HTTP error may hold the webhook's address, which is its secret.
-        log.warning(f"Run {run_id} failed, and Slack could not be told: {type(error).__name__}")
+    except NotSent as error:
+        log.warning(f"PagerDuty could not be told that runs keep failing: {error}")
+        return
+    log.info("Told PagerDuty that runs keep failing")
+    with shared.memory([], now) as memory:
+        memory.register.set_incident(now, is_open=True)
 
 
-def notify_sla_miss(*missed: Any) -> None:
-    """Tell that runs are late (Airflow 2.11 calls this in its scheduler). Never raises."""
-    log.warning(f"Late: {missed[1]}")
+def _close_incident(run_id: str, now: dt.datetime) -> None:
+    try:
+        pagerduty.resolve(f"Run {run_id} is verified")
+    except NotSent as error:
+        log.warning(f"PagerDuty could not be told that runs are verified again: {error}")
+        return
+    log.info("Told PagerDuty that runs are verified again")
+    with shared.memory([], now) as memory:
+        memory.register.set_incident(now, is_open=False)

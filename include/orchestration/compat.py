@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, MutableMapping
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypedDict
+from urllib.parse import quote
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from include.usage.settings import Settings
@@ -35,16 +37,48 @@ class TaskLateness(TypedDict, total=False):
     sla: dt.timedelta
 
 
-def dag_lateness(on_sla_miss: Callable[..., None]) -> dict[str, Any]:
-    """Arguments of the DAG that get a late run told: the callback of missed SLAs on 2.11."""
-    if AIRFLOW_V_3_0_PLUS:
-        return {}
-    return {"sla_miss_callback": on_sla_miss}
+def dag_lateness(settings: Settings, on_sla_miss: Callable[..., None]) -> dict[str, Any]:
+    """Arguments of the DAG that get a late run told: a deadline on 3.3, the callback of missed SLAs on 2.11.
+
+    The deadline counts from when the run was queued. Its callback is named, not handed over: the triggerer imports it.
+    """
+    if not AIRFLOW_V_3_0_PLUS:
+        return {"sla_miss_callback": on_sla_miss}
+
+    from airflow.sdk.definitions.callback import AsyncCallback
+    from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+    alert = DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=dt.timedelta(seconds=settings.deadline_seconds),
+        callback=AsyncCallback("include.orchestration.lateness.notify_late"),
+    )
+    return {"deadline": [alert]}
 
 
 def task_lateness(settings: Settings) -> TaskLateness:
     """Arguments of each task that is not mapped: its SLA on 2.11, which counts from the end of the run's interval."""
     return {} if AIRFLOW_V_3_0_PLUS else {"sla": dt.timedelta(seconds=settings.deadline_seconds)}
+
+
+def run_url(dag_id: str, run_id: str) -> str:
+    """The address of a run in the UI."""
+    name = quote(run_id, safe="")
+    if AIRFLOW_V_3_0_PLUS:
+        return f"{conf.get('api', 'base_url', fallback='http://localhost:8080').rstrip('/')}/dags/{dag_id}/runs/{name}"
+    return f"{conf.get('webserver', 'base_url').rstrip('/')}/dags/{dag_id}/grid?dag_run_id={name}"
+
+
+def runs_ended_at(dag_id: str, moment: dt.datetime) -> list[Any]:
+    """The scheduled runs whose data interval ends at a moment. On 2.11 only, in a process that sees Airflow's database."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        found = session.query(DagRun).filter(
+            DagRun.dag_id == dag_id, DagRun.run_type == "scheduled", DagRun.data_interval_end == moment
+        )
+        return list(found)
 
 
 def postgres_hook(conn_id: str) -> PostgresHook:

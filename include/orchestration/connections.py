@@ -19,6 +19,7 @@ from include.usage.errors import SettingsError, UsageError
 REDIS_CONN_ID: Final = "usage_redis"
 POSTGRES_CONN_ID: Final = "usage_postgres"
 SLACK_CONN_ID: Final = "usage_slack"
+PAGERDUTY_CONN_ID: Final = "usage_pagerduty"
 
 
 @contextmanager

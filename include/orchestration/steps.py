@@ -10,6 +10,7 @@ import structlog
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
 
 from include.orchestration import metrics
+from include.orchestration.alerts.notes import failure_noted
 from include.orchestration.compat import set_up_logging
 from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
 from include.orchestration.notes import NOTE_KEY, describe_dates
@@ -80,7 +81,7 @@ def _merchants(given: Any) -> tuple[str, ...] | None:
 @metrics.delivered()
 def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
     """Find the keys of this run's dates; returns the batches to store, leaves the plan in XCom."""
-    with airflow_errors():
+    with failure_noted(context), airflow_errors():
         run = requested_run(context, settings, clock.now())
         plan: dict[str, Any]
         batches: list[Batch]
@@ -106,7 +107,7 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
 @metrics.delivered()
 def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[str, Any]:
     """Store one batch; returns what it did, in numbers."""
-    with airflow_errors(), metrics.phase("upsert"), usage_redis() as client, usage_postgres() as conn:
+    with failure_noted(context), airflow_errors(), metrics.phase("upsert"), usage_redis() as client, usage_postgres() as conn:
         result = pipeline.store(client, conn, Batch.from_xcom(batch), context["dag_run"].run_id or "", settings)
     metrics.stored(result)
     return {**result.to_xcom(), BATCH_ID: batch[BATCH_ID]}
@@ -137,7 +138,10 @@ def verify(
         AirflowSkipException: there was nothing to do or nothing in Redis: nothing was proven, no asset event is due.
         AirflowFailException: the run is refuted, or cannot be proven because a part of it failed.
     """
-    with airflow_errors():
+    # Slack's client takes its time to import, and the other tasks do without it.
+    from include.orchestration.alerts.verified import tell_proof
+
+    with failure_noted(context), airflow_errors():
         # Pulled here: as an argument of the task a missing plan would be an error of Airflow's, retried for minutes.
         plan: dict[str, Any] | None = context["ti"].xcom_pull(task_ids=SCAN_TASK_ID, key=PLAN_KEY)
         if plan is None:
@@ -147,16 +151,18 @@ def verify(
             raise AirflowSkipException(f"Nothing to verify: {plan['nothing_to_do']}.")
         # One request for all; iterating asks for one at a time, and logs an error at the end.
         stored = results_of(batches or (), (results or ())[:])
+        prepared = Plan.from_xcom(plan)
         with metrics.phase("verify"), usage_redis() as client, usage_postgres() as conn:
 
             def tell(proof: Proof) -> None:
                 context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(proof.reports))
                 metrics.proved(conn, proof, settings)
+                tell_proof(client, conn, proof, prepared, context, settings)
 
             proof = pipeline.prove(
                 client,
                 conn,
-                Plan.from_xcom(plan),
+                prepared,
                 [Batch.from_xcom(batch) for batch in batches or ()],
                 stored,
                 settings,
@@ -171,7 +177,9 @@ def verify(
 
 
 @metrics.delivered()
-def delete(batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], settings: Settings) -> dict[str, int]:
+def delete(
+    batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], context: Context, settings: Settings
+) -> dict[str, int]:
     """Delete keys past the retention whose date this run verified, if that is switched on.
 
     In any case look at the keys that should expire soon: some may have no TTL, and some may not be stored.
@@ -185,7 +193,7 @@ def delete(batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]],
     stale = [date for date in verified if date < oldest]
     cleaned, ttl = Cleaned(), TimeToLive()
     if keys:
-        with airflow_errors(), metrics.phase("delete"), usage_redis() as client, usage_postgres() as conn:
+        with failure_noted(context), airflow_errors(), metrics.phase("delete"), usage_redis() as client, usage_postgres() as conn:
             if settings.delete_stale_keys:
                 cleaned = delete_stale(client, conn, keys, stale, settings.key_prefix)
             ttl = inspect_ttl(client, conn, keys, settings.key_prefix)

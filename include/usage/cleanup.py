@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -86,8 +87,7 @@ def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey
     found = TimeToLive()
     for page in pages(keys):
         try:
-            # -1: no TTL; -2: no such key.
-            seconds = dict(zip(page, _ttls(client, [build_key(prefix, key) for key in page]), strict=True))
+            seconds = _seconds_to_live(client, page, prefix)
         except redis.exceptions.NoPermissionError:
             log.warning("The Redis user may not ask for a TTL (+ttl), so keys that never expire are not looked for.")
             return found
@@ -102,13 +102,25 @@ def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey
     return found
 
 
-def _ttls(client: RedisClient, keys: Sequence[bytes]) -> list[int]:
+def expiring(client: RedisClient, keys: Iterable[CounterKey], prefix: str) -> set[CounterKey]:
+    """Those of the keys that expire within a day; none if the Redis user may not ask for a TTL."""
+    found: set[CounterKey] = set()
+    with suppress(redis.exceptions.NoPermissionError):
+        for page in pages(keys):
+            seconds = _seconds_to_live(client, page, prefix)
+            found.update(key for key, left in seconds.items() if 0 <= left < EXPIRING_SECONDS)
+    return found
+
+
+def _seconds_to_live(client: RedisClient, page: Sequence[CounterKey], prefix: str) -> dict[CounterKey, int]:
+    """How long each key has to live: -1 for ever, -2 if there is none."""
+    keys = [build_key(prefix, key) for key in page]
     if isinstance(client, RedisCluster):
-        return cluster.execute_each(client, keys, [("TTL", key) for key in keys])
+        return dict(zip(page, cluster.execute_each(client, keys, [("TTL", key) for key in keys]), strict=True))
     pipeline = client.pipeline(transaction=False)
     for key in keys:
         pipeline.ttl(key)
-    return list(pipeline.execute())
+    return dict(zip(page, pipeline.execute(), strict=True))
 
 
 def _value(client: RedisClient, key: bytes) -> bytes | None:

@@ -33,6 +33,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "redis_value": _COUNT,
         "postgres_value": _COUNT,
         "decision": _TEXT,
+        "told_at": _WHEN,
     },
     "usage_run": {
         "run_id": _TEXT,
@@ -61,6 +62,14 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "metric_type": _TEXT,
         "value": _COUNT,
         "read_at": _WHEN,
+    },
+    "usage_alert": {
+        "alert_key": _TEXT,
+        "kind": _TEXT,
+        "run_id": _TEXT,
+        "raised_at": _WHEN,
+        "told": "boolean",
+        "resolved_at": _WHEN,
     },
 }
 

@@ -92,7 +92,7 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
     if not servers.own_redis:
         screen.say("Your Redis gets keys usage:* with a TTL of 7 days", "yellow")
     if not servers.own_postgres:
-        tables = "merchant_usage, usage_run, usage_dead_letter and usage_reading"
+        tables = "merchant_usage, usage_run, usage_dead_letter, usage_reading and usage_alert"
         screen.say(f"Your PostgreSQL gets the tables {tables}, and a database {metadata.DATABASE}", "yellow")
     schema.migrate(conn)
     traffic = _begin_traffic(screen, servers, stack)

@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(by=amounts)
     def begin(self, by: int) -> None:
         self.client.flushall()
-        self.usage.conn.execute("TRUNCATE merchant_usage, usage_dead_letter, usage_run, usage_reading")
+        self.usage.conn.execute("TRUNCATE merchant_usage, usage_dead_letter, usage_run, usage_reading, usage_alert")
         self.increment(set(AGES), set(WHO), by)
 
     @rule(chosen=ages, whose=who, by=amounts)

@@ -18,7 +18,7 @@ from include.usage.errors import MIGRATE_COMMAND, SchemaError
 from local.servers import Postgres
 from tests.support import TABLES, YESTERDAY, Usage, key
 
-FILES = ["001_merchant_usage", "002_usage_dead_letter", "003_usage_run", "004_usage_reading"]
+FILES = ["001_merchant_usage", "002_usage_dead_letter", "003_usage_run", "004_usage_reading", "005_usage_alert"]
 
 DESCRIBE = """
 SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -54,7 +54,7 @@ def test_migration_can_be_repeated(usage: Usage) -> None:
 def test_repeated_migration_waits_for_no_reader(usage: Usage, database_url: str) -> None:
     """Nobody's queries are held up: what is there is not altered again."""
     with psycopg.connect(database_url) as reader:
-        reader.execute("SELECT * FROM merchant_usage, usage_run, usage_dead_letter, usage_reading")
+        reader.execute("SELECT * FROM merchant_usage, usage_run, usage_dead_letter, usage_reading, usage_alert")
         usage.conn.execute("SET lock_timeout = '50ms'")
         schema.migrate(usage.conn)
 

@@ -1,0 +1,117 @@
+"""Keeps what was told in a file, for the time in which PostgreSQL cannot: its outage may be the very news."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from include.usage.alerts.alert import Kind
+from include.usage.alerts.register import Entry, Register
+from include.usage.settings import DAG_ID
+
+#: Older entries are of another outage.
+KEPT: Final = dt.timedelta(days=2)
+
+
+def folder() -> Path:
+    """Where the file lies: on this machine, and only for this user."""
+    return Path(tempfile.gettempdir()) / f"{DAG_ID}-alerts-{os.getuid()}"
+
+
+@contextmanager
+def register(now: dt.datetime) -> Iterator[Register]:
+    """The register of this machine, for one process at a time.
+
+    Raises:
+        OSError: the file cannot be used.
+    """
+    with _locked() as file:
+        found = Register(entry for entry in _read(file) if entry.raised_at > now - KEPT)
+        yield found
+        _write(file, list(found.entries.values()))
+
+
+def kept() -> list[Entry]:
+    """What was raised here while PostgreSQL was down.
+
+    Raises:
+        OSError: the file cannot be used.
+    """
+    if not _path().exists():
+        return []
+    with _locked() as file:
+        return _read(file)
+
+
+def forget(entries: Iterable[Entry]) -> None:
+    """PostgreSQL has these now.
+
+    Raises:
+        OSError: the file cannot be used.
+    """
+    gone = list(entries)
+    if gone:
+        with _locked() as file:
+            _write(file, [entry for entry in _read(file) if entry not in gone])
+
+
+def _path() -> Path:
+    return folder() / "alerts.json"
+
+
+@contextmanager
+def _locked() -> Iterator[int]:
+    folder().mkdir(mode=0o700, exist_ok=True)
+    # The name can be foreseen: whoever made this folder before us must not lead us elsewhere, or read along.
+    status = folder().lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or not folder().is_dir():
+        raise PermissionError(f"{folder()} belongs to somebody else")
+    file = os.open(_path(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _read(file: int) -> list[Entry]:
+    os.lseek(file, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(file), encoding="utf-8") as reader:
+        try:
+            rows: list[dict[str, Any]] = json.loads(reader.read() or "[]")
+        except ValueError:  # cut short when the disk was full, say
+            return []
+    return [
+        Entry(
+            row["key"],
+            Kind(row["kind"]),
+            dt.datetime.fromisoformat(row["raised_at"]),
+            row["run_id"],
+            row["told"],
+            row["resolved_at"] and dt.datetime.fromisoformat(row["resolved_at"]),
+        )
+        for row in rows
+    ]
+
+
+def _write(file: int, entries: list[Entry]) -> None:
+    rows = [
+        {
+            "key": entry.key,
+            "kind": str(entry.kind),
+            "raised_at": entry.raised_at.isoformat(),
+            "run_id": entry.run_id,
+            "told": entry.told,
+            "resolved_at": entry.resolved_at and entry.resolved_at.isoformat(),
+        }
+        for entry in entries
+    ]
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(rows).encode(), 0)

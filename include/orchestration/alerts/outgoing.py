@@ -1,0 +1,43 @@
+"""Sends what is to be told, and says in the log what could not be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+
+from include.orchestration.alerts import slack
+from include.orchestration.connections import SLACK_CONN_ID, has_connection
+from include.usage.alerts.register import Told
+from include.usage.alerts.slack import render
+
+log = structlog.get_logger(__name__)
+
+#: All messages of one occasion together: nothing waits longer than this for Slack.
+BUDGET_SECONDS: Final = slack.BUDGET_SECONDS
+
+
+def has_slack() -> bool:
+    """Whether there is a connection to tell Slack by; says so if not."""
+    if has_connection(SLACK_CONN_ID):
+        return True
+    log.info(f"Slack is told nothing: there is no connection {SLACK_CONN_ID}")
+    return False
+
+
+def send(messages: Iterable[Told]) -> list[str]:
+    """Post messages. Returns the keys of those that could not be sent; never raises."""
+    ends = time.monotonic() + BUDGET_SECONDS
+    unsent = []
+    for told in messages:
+        try:
+            slack.post(render(told), ends - time.monotonic())
+        except Exception as error:  # noqa: BLE001 - whatever Slack does, the run's own result stands
+            why = str(error) if isinstance(error, slack.NotSent) else type(error).__name__
+            log.warning(f"Slack could not be told: {why}. It was: {told.alert.title}", kind=str(told.alert.kind))
+            unsent.append(told.alert.key)
+        else:
+            log.info(f"Told Slack: {told.alert.title}", kind=str(told.alert.kind))
+    return unsent

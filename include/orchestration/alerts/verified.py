@@ -1,0 +1,36 @@
+"""What the end of a verification tells: numbers for the message about a run that fails, and other bad news at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from airflow.providers.common.compat.sdk import Context
+from psycopg import Connection
+
+from include.orchestration.alerts import notes, outgoing
+from include.usage import clock
+from include.usage.alerts.verification_news import damage_of, gather, take_back
+from include.usage.counters import RedisClient
+from include.usage.pipeline import Plan
+from include.usage.settings import Settings
+from include.usage.verification import Proof
+
+log = structlog.get_logger(__name__)
+
+
+def tell_proof(
+    client: RedisClient, conn: Connection[Any], proof: Proof, plan: Plan, context: Context, settings: Settings
+) -> None:
+    """Tell what a verification found. Never raises: the run's own result stands."""
+    try:
+        if proof.failing:
+            notes.leave_damage(context, replace(damage_of(proof.failing), counters=proof.failing_count))
+        if not outgoing.has_slack():
+            return
+        news = gather(client, conn, proof, plan.scopes, plan.run_id, settings, clock.now())
+        if unsent := outgoing.send(news.told):
+            take_back(conn, news, unsent)
+    except Exception as error:  # noqa: BLE001 - an alert never hurts the work
+        log.warning(f"Bad news could not be told: {type(error).__name__}")

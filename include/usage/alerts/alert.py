@@ -1,0 +1,118 @@
+"""What can be told, and what is known of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+# Merchants that travel with a failed run at most; the rest is counted.
+MAX_MERCHANTS_KEPT: Final = 50
+
+
+class Kind(StrEnum):
+    """What an alert is about."""
+
+    FAILED = "failed"
+    MISMATCH = "mismatch"
+    STILL_FAILING = "still_failing"
+    LATE = "late"
+    RECOVERED = "recovered"
+    COUNTER_REGRESSED = "counter_regressed"
+    DEAD_LETTERS = "dead_letters"
+    NO_DATA = "no_data"
+    ABOUT_TO_EXPIRE = "about_to_expire"
+    #: Never a message: that an incident is open in PagerDuty.
+    INCIDENT = "incident"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it tells of a failed run."""
+        return self in {Kind.FAILED, Kind.MISMATCH, Kind.STILL_FAILING}
+
+    @property
+    def ends_with_recovery(self) -> bool:
+        """Whether the next verified run puts it right."""
+        return self.is_failure or self is Kind.LATE
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A merchant's usage that PostgreSQL does not hold as Redis does: the sums of the counters that differ."""
+
+    merchant_id: str
+    redis: int
+    postgres: int
+
+    @property
+    def behind(self) -> int:
+        """How much PostgreSQL lacks."""
+        return self.redis - self.postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong, in numbers. `gaps` are those of the merchants who lack most, `merchants` and `counters` all."""
+
+    gaps: tuple[Gap, ...] = ()
+    merchants: int = 0
+    counters: int = 0
+    behind: int = 0
+
+    @classmethod
+    def of(cls, gaps: Mapping[str, tuple[int, int]], counters: int) -> Damage:
+        """Of the sums in Redis and PostgreSQL by merchant."""
+        every = [Gap(merchant, redis, postgres) for merchant, (redis, postgres) in gaps.items()]
+        worst = sorted(every, key=lambda gap: (-abs(gap.behind), gap.merchant_id))
+        return cls(tuple(worst[:MAX_MERCHANTS_KEPT]), len(every), counters, sum(gap.behind for gap in every))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "gaps": [[gap.merchant_id, gap.redis, gap.postgres] for gap in self.gaps],
+            "merchants": self.merchants,
+            "counters": self.counters,
+            "behind": self.behind,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Damage:
+        """The damage that `to_json` wrote down."""
+        gaps = tuple(Gap(*gap) for gap in data["gaps"])
+        return cls(gaps, data["merchants"], data["counters"], data["behind"])
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One piece of news.
+
+    Attributes:
+        key: what it is about; what has the same key is told once.
+        title: a few words.
+        what: sentences for people. Like all that follows it may hold any text, somebody's ids too.
+        error: the cause, in one line.
+        advice: what to do.
+        command: what to type for it.
+        link: where to look, as (label, address).
+        run_id: of the run that it is about.
+    """
+
+    kind: Kind
+    key: str
+    title: str
+    what: str
+    dates: tuple[dt.date, ...] = ()
+    damage: Damage = field(default_factory=Damage)
+    error: str | None = None
+    advice: str = ""
+    command: str | None = None
+    link: tuple[str, str] | None = None
+    run_id: str | None = None
+
+
+def told_dates(dates: Sequence[dt.date]) -> str:
+    """Dates as people read them; of many, the first and the last."""
+    days = sorted(set(dates))
+    return ", ".join(map(str, days)) if len(days) <= 5 else f"{days[0]} to {days[-1]} ({len(days)} days)"

@@ -1,0 +1,208 @@
+"""What the end of a verification has to tell, besides that the run failed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from psycopg import Connection
+
+from include.usage.alerts import state
+from include.usage.alerts.alert import Alert, Damage, Kind, told_dates
+from include.usage.alerts.register import Register, Told
+from include.usage.cleanup import expiring
+from include.usage.counters import RedisClient
+from include.usage.dates import Scope, local_date, oldest_kept
+from include.usage.keys import CounterKey, parse_key, shown
+from include.usage.ledger import DateReport, DateVerdict
+from include.usage.queries import query
+from include.usage.settings import Settings
+from include.usage.verification import Difference, Proof
+
+DEAD_LETTERS_COMMAND: Final = "python -m include.usage dead-letters"
+
+
+@dataclass(slots=True)
+class News:
+    """What there is to send, and when the dead letters among it were taken."""
+
+    told: list[Told]
+    taken_at: dt.datetime
+    #: Of the kinds that take dead letters: whether these are counters that went backwards.
+    takes: dict[str, bool] = field(default_factory=dict)
+
+
+def damage_of(differences: Iterable[Difference]) -> Damage:
+    """What Redis has and PostgreSQL has not, by merchant."""
+    sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    counters = 0
+    for found in differences:
+        redis, postgres = sums[found.key.merchant_id]
+        expected = max((found.now or 0) + found.carried, found.read or 0)
+        sums[found.key.merchant_id] = redis + expected, postgres + (found.stored or 0)
+        counters += 1
+    return Damage.of(sums, counters)
+
+
+def gather(
+    client: RedisClient,
+    conn: Connection,
+    proof: Proof,
+    scopes: Iterable[Scope],
+    run_id: str,
+    settings: Settings,
+    now: dt.datetime,
+) -> News:
+    """Find what is new, and enter it as told.
+
+    Raises:
+        psycopg.Error, redis.exceptions.RedisError: one of the two does not answer.
+    """
+    alerts = [*_without_data(conn, proof, scopes, settings, now), *_about_to_expire(client, proof, settings)]
+    news = News([], now)
+    with state.register(conn, [alert.key for alert in alerts], now) as register:
+        for kind, take in (
+            (Kind.COUNTER_REGRESSED, lambda: _regressed(conn, run_id, settings, now)),
+            (Kind.DEAD_LETTERS, lambda: _dead_letters(conn, run_id, now)),
+        ):
+            _take(news, register, kind, take)
+        news.told += [told for alert in alerts if (told := register.raise_alert(alert, now))]
+    return news
+
+
+def take_back(conn: Connection, news: News, keys: Iterable[str]) -> None:
+    """These could not be sent: the next run finds them new."""
+    unsent = list(keys)
+    with state.register(conn, unsent, news.taken_at) as register:
+        register.unsent(unsent)
+        for key in unsent:
+            if key in news.takes:
+                parameters = {"told_at": news.taken_at, "regressed": news.takes[key]}
+                conn.execute(query("untell_dead_letters"), parameters)
+
+
+def _take(news: News, register: Register, kind: Kind, take: Callable[[], Alert | None]) -> None:
+    """Dead letters stay new while there is no room for a message about them."""
+    if not register.has_room(kind, news.taken_at) or (alert := take()) is None:
+        return
+    if told := register.raise_alert(alert, news.taken_at):
+        news.told.append(told)
+        news.takes[alert.key] = kind is Kind.COUNTER_REGRESSED
+
+
+def _regressed(conn: Connection, run_id: str, settings: Settings, now: dt.datetime) -> Alert | None:
+    rows = conn.execute(query("tell_regressions"), {"told_at": now}).fetchall()
+    if not rows:
+        return None
+    sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for raw, _, redis, postgres in rows:
+        key = parse_key(bytes(raw), settings.key_prefix)
+        merchant = key.merchant_id if isinstance(key, CounterKey) else _text(raw)
+        sums[merchant] = sums[merchant][0] + (redis or 0), sums[merchant][1] + (postgres or 0)
+    dates = tuple(sorted({date for _, date, _, _ in rows if date is not None}))
+    return Alert(
+        Kind.COUNTER_REGRESSED,
+        f"counter_regressed {run_id} {now.isoformat()}",
+        f"Usage counters went backwards: {told_dates(dates)}",
+        f"{len(rows):,} counter(s) in Redis are lower than what is stored. The stored values stay, and these dates are "
+        "a mismatch until somebody decides.",
+        dates,
+        Damage.of(sums, len(rows)),
+        advice="Find out what happened to Redis (a restart, a failover?), then decide each counter, or all of a date: "
+        "--keep (the stored value is right), --accept (the lower one is), --carry (Redis began again from zero).",
+        command=f"python -m include.usage resolve --keep --date {dates[0]}" if dates else None,
+        run_id=run_id,
+    )
+
+
+def _dead_letters(conn: Connection, run_id: str, now: dt.datetime) -> Alert | None:
+    rows = conn.execute(query("tell_dead_letters"), {"told_at": now}).fetchall()
+    if not rows:
+        return None
+    total = sum(count for _, count, _ in rows)
+    by_reason = "\n".join(
+        f"{count:,} {reason}, such as {', '.join(shown(_text(key)) for key in keys)}" for reason, count, keys in rows
+    )
+    return Alert(
+        Kind.DEAD_LETTERS,
+        f"dead_letters {run_id} {now.isoformat()}",
+        f"{total:,} new usage key(s) cannot be counted",
+        f"They are dead letters; each run tries them again by itself, and all other keys are counted.\n{by_reason}",
+        advice="Mend what writes these keys. Until then their usage is not billed.",
+        command=DEAD_LETTERS_COMMAND,
+        run_id=run_id,
+    )
+
+
+def _without_data(
+    conn: Connection, proof: Proof, scopes: Iterable[Scope], settings: Settings, now: dt.datetime
+) -> list[Alert]:
+    whole = {scope.date for scope in scopes if scope.merchant_ids is None}
+    reports = [report for report in proof.reports if report.date in whole]
+    empty = [report for report in reports if report.verdict is DateVerdict.EMPTY]
+    parameters = {"dates": [report.date for report in empty], "over": [report.settled for report in empty], "now": now}
+    rows = conn.execute(query("select_dates_without_data"), parameters).fetchall() if empty else []
+    alerts = [_no_data(date, "Nothing was counted, and on the day before there was usage.") for (date,) in rows]
+    oldest = oldest_kept(local_date(now, settings), settings)
+    alerts += [_no_data(report.date, _vanished(report)) for report in reports if _has_vanished(report, oldest)]
+    return alerts
+
+
+def _has_vanished(report: DateReport, oldest: dt.date) -> bool:
+    return report.verdict is DateVerdict.SOURCE_EXPIRED and report.date > oldest
+
+
+def _vanished(report: DateReport) -> str:
+    return (
+        f"Redis has nothing of it any more, though its keys should live for days yet; PostgreSQL keeps the "
+        f"{report.postgres_total:,} that was stored."
+    )
+
+
+def _no_data(date: dt.date, what: str) -> Alert:
+    return Alert(
+        Kind.NO_DATA,
+        f"no_data {date}",
+        f"No usage for {date}",
+        what,
+        (date,),
+        advice="See whether the API still counts, into this Redis and under this key prefix, and whether Redis was "
+        "emptied.",
+        command=f"python -m include.usage status {date} --live",
+    )
+
+
+def _about_to_expire(client: RedisClient, proof: Proof, settings: Settings) -> list[Alert]:
+    soon = expiring(client, [found.key for found in proof.failing], settings.key_prefix)
+    by_date: Mapping[dt.date, list[Difference]] = defaultdict(list)
+    for found in proof.failing:
+        if found.key in soon:
+            by_date[found.key.date].append(found)
+    return [
+        Alert(
+            Kind.ABOUT_TO_EXPIRE,
+            f"about_to_expire {date}",
+            f"Usage of {date} is about to be lost",
+            f"{len(found):,} counter(s) of {date} are not stored as they are in Redis, and expire there within a day.",
+            (date,),
+            damage_of(found),
+            advice="Mend what keeps them from being stored today, and aggregate the date again.",
+            command=rerun_command((date,)),
+        )
+        for date, found in sorted(by_date.items())
+    ]
+
+
+def rerun_command(dates: Iterable[dt.date]) -> str | None:
+    """What to type to aggregate dates again."""
+    days = sorted(dates)
+    if not days:
+        return None
+    return f"""airflow dags trigger usage_aggregation -c '{{"from_date": "{days[0]}", "to_date": "{days[-1]}"}}'"""
+
+
+def _text(raw: Any) -> str:
+    return bytes(raw).decode(errors="backslashreplace")
