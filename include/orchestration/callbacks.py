@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 
 import structlog
 
-from include.orchestration.alerts import outgoing, pagerduty, runs, shared
+from include.orchestration.alerts import outgoing, runs, shared
 from include.orchestration.alerts.runs import DagRunFacts
 from include.orchestration.alerts.slack import NotSent
 from include.orchestration.compat import runs_ended_at, set_up_logging
@@ -39,7 +39,7 @@ def _never_raises(callback: Callable[Given, None]) -> Callable[Given, None]:
 
 @_never_raises
 def notify_failure(context: Any) -> None:
-    """Tell that a run failed. Airflow calls this once a failed run, in the DAG processor."""
+    """Tell that a run failed. Called once a failed run, in the DAG processor."""
     now = clock.now()
     alert = runs.failed(context, load_settings(), now)
     log.info(f"Run {alert.run_id} failed: {alert.error}")
@@ -53,7 +53,7 @@ def notify_failure(context: Any) -> None:
 
 @_never_raises
 def notify_success(context: Any) -> None:
-    """Tell that runs are verified again, if they were not. Airflow calls this once a successful run, in the DAG processor."""
+    """Tell that runs are verified again, if there was an alert. Called once a successful run, in the DAG processor."""
     now = clock.now()
     run_id = str(context.get("run_id") or context["dag_run"].run_id)
     told = None
@@ -138,10 +138,11 @@ def _send(told: Told | None, now: dt.datetime) -> None:
 
 
 def _open_incident(alert: Alert, now: dt.datetime) -> None:
+    from include.orchestration.alerts import pagerduty  # takes a second to import, and is seldom needed
+
+    details = {"what": alert.what, "run": alert.run_id}
     try:
-        pagerduty.trigger(
-            f"Usage runs keep failing: {alert.error}", {"what": alert.what, "run": alert.run_id}, alert.link
-        )
+        pagerduty.trigger(f"Usage runs keep failing: {alert.error}", details, alert.link)
     except NotSent as error:
         log.warning(f"PagerDuty could not be told that runs keep failing: {error}")
         return
@@ -151,6 +152,8 @@ def _open_incident(alert: Alert, now: dt.datetime) -> None:
 
 
 def _close_incident(run_id: str, now: dt.datetime) -> None:
+    from include.orchestration.alerts import pagerduty
+
     try:
         pagerduty.resolve(f"Run {run_id} is verified")
     except NotSent as error:

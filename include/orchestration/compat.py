@@ -70,7 +70,7 @@ def run_url(dag_id: str, run_id: str) -> str:
 
 
 def runs_ended_at(dag_id: str, moment: dt.datetime) -> list[Any]:
-    """The scheduled runs whose data interval ends at a moment. On 2.11 only, in a process that sees Airflow's database."""
+    """The scheduled runs whose data interval ends at a moment (on 2.11, where callbacks see Airflow's database)."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
 

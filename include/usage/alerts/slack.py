@@ -1,7 +1,7 @@
 """Renders an alert for Slack (Block Kit). Pure.
 
-Everything that may hold somebody's data goes into `plain_text`, which Slack shows as it is: no link, no `<!channel>`, no
-*bold*. The only `mrkdwn` is a link whose address is percent-encoded and whose label is ours.
+Everything that may hold somebody's data goes into `plain_text`, which Slack shows as it is: no link, no `<!channel>`,
+no *bold*. The only `mrkdwn` is a link whose address is percent-encoded and whose label is ours.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import quote
 
-from include.usage.alerts.alert import Damage, Gap
+from include.usage.alerts.alert import Damage, Gap, Kind, told_dates
 from include.usage.alerts.register import WINDOW, Told
 from include.usage.keys import shown
-from include.usage.text import printable
+from include.usage.text import escape, printable
 
 # Slack's limits, in UTF-16 units as its editors count; a message that breaks one is refused as a whole.
 MAX_HEADER: Final = 150
@@ -27,17 +27,15 @@ LONGEST_ID: Final = 60
 def render(told: Told) -> dict[str, Any]:
     """The body of the request to the webhook: the blocks, and the text that a notification shows."""
     alert = told.alert
-    body = [alert.what]
-    if told.in_a_row > 1 and alert.kind.is_failure:
-        body.append(f"{told.in_a_row:,} runs have failed since the last one that was verified.")
     sections = [
-        "\n".join(body),
+        alert.what,
         _damage(alert.damage),
         f"Error: {alert.error}" if alert.error else "",
         f"To do: {alert.advice}" if alert.advice else "",
         alert.command or "",
     ]
-    blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(alert.title, MAX_HEADER)}]
+    title = _title(told)
+    blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(title, MAX_HEADER)}]
     blocks += [{"type": "section", "text": _plain(text, MAX_SECTION)} for text in sections if text]
     if alert.link and (link := _link(*alert.link)):
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": link, "verbatim": True}})
@@ -48,7 +46,13 @@ def render(told: Told) -> dict[str, Any]:
         )
         blocks.append({"type": "context", "elements": [_plain(left_out, MAX_SECTION)]})
     # What a notification shows. Slack would read it as mrkdwn.
-    return {"text": _fitting(alert.title, MAX_SECTION), "mrkdwn": False, "unfurl_links": False, "blocks": blocks}
+    return {"text": _fitting(title, MAX_SECTION), "mrkdwn": False, "unfurl_links": False, "blocks": blocks}
+
+
+def _title(told: Told) -> str:
+    if told.alert.kind is Kind.STILL_FAILING:
+        return escape(f"Still failing, {told.in_a_row:,} runs in a row: {told_dates(told.alert.dates)}")
+    return escape(told.alert.title)
 
 
 def _damage(damage: Damage) -> str:
@@ -65,7 +69,8 @@ def _damage(damage: Damage) -> str:
 
 
 def _gap(gap: Gap) -> str:
-    return f"{shown(gap.merchant_id, LONGEST_ID)}: Redis {gap.redis:,}, PostgreSQL {gap.postgres:,}, {_how_far(gap.behind)}"
+    merchant = shown(gap.merchant_id, LONGEST_ID)
+    return f"{merchant}: Redis {gap.redis:,}, PostgreSQL {gap.postgres:,}, {_how_far(gap.behind)}"
 
 
 def _how_far(behind: int) -> str:
@@ -77,7 +82,7 @@ def _plain(text: str, longest: int) -> dict[str, Any]:
 
 
 def _fitting(text: str, longest: int) -> str:
-    """Escaped as Slack asks for, control characters spelt out, and cut to what it takes; never in an entity's middle."""
+    """Escaped as Slack asks for, control characters spelt out, and cut to what it takes, never within an entity."""
     pieces: list[str] = []
     length = 0
     for character in printable(text):
