@@ -41,6 +41,8 @@ def dag_lateness(settings: Settings, on_sla_miss: Callable[..., None]) -> dict[s
     """Arguments of the DAG that get a late run told: a deadline on 3.3, the callback of missed SLAs on 2.11.
 
     The deadline counts from when the run was queued. Its callback is named, not handed over: the triggerer imports it.
+    The interval is a bare number, which every part of Airflow takes for seconds; with the timedelta of its signature
+    3.3.2 refuses to clear a run before the deadline is over (apache/airflow issue 70368).
     """
     if not AIRFLOW_V_3_0_PLUS:
         return {"sla_miss_callback": on_sla_miss}
@@ -48,9 +50,10 @@ def dag_lateness(settings: Settings, on_sla_miss: Callable[..., None]) -> dict[s
     from airflow.sdk.definitions.callback import AsyncCallback
     from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
+    seconds: Any = settings.deadline_seconds
     alert = DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=dt.timedelta(seconds=settings.deadline_seconds),
+        interval=seconds,
         callback=AsyncCallback("include.orchestration.lateness.notify_late"),
     )
     return {"deadline": [alert]}

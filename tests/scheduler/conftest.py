@@ -22,7 +22,16 @@ from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
 from tests.receivers import OpenTelemetry
 from tests.scheduler.versions import AIRFLOW_3, INSTALLED
-from tests.scheduler.world import MERCHANTS, METRICS, RUN_SECONDS, SLACK_TOKEN, Slack, World
+from tests.scheduler.world import (
+    DEADLINE_SECONDS,
+    MERCHANTS,
+    METRICS,
+    PAGERDUTY_KEY,
+    RUN_SECONDS,
+    SLACK_TOKEN,
+    Slack,
+    World,
+)
 
 # Workers on several machines are tried on the default lane only.
 collect_ignore = [] if AIRFLOW_3 else ["test_celery.py"]
@@ -53,7 +62,7 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
     """Airflow just started, two intervals due, and Redis full of odd merchants and poison."""
     now = dt.datetime.now(dt.UTC)
     start = now.replace(minute=0, second=0, microsecond=0) - dt.timedelta(hours=2)
-    choices = {"USAGE_START_DATE": start.isoformat()}
+    choices = {"USAGE_START_DATE": start.isoformat(), "USAGE_DEADLINE_SECONDS": str(DEADLINE_SECONDS)}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-scheduler-"))).resolve()
         folder.chmod(0o711)  # PostgreSQL runs as another user than root
@@ -79,6 +88,15 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
                         "password": SLACK_TOKEN,
                     }
                 ),
+                "AIRFLOW_CONN_USAGE_PAGERDUTY": json.dumps(
+                    {
+                        "conn_type": "pagerduty_events",
+                        "host": f"http://127.0.0.1:{slack.port}",
+                        "password": PAGERDUTY_KEY,
+                    }
+                ),
+                # Where alerts are kept while PostgreSQL is down: not where another test's are.
+                "TMPDIR": str(folder),
             },
         )
         world = World(
@@ -90,7 +108,12 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
             settings=load_settings(choices),
             yesterday=now.date() - dt.timedelta(days=1),
             today=now.date(),
-            secrets={"Redis": valkey.password, "PostgreSQL": postgres.password, "Slack": SLACK_TOKEN},
+            secrets={
+                "Redis": valkey.password,
+                "PostgreSQL": postgres.password,
+                "Slack": SLACK_TOKEN,
+                "PagerDuty": PAGERDUTY_KEY,
+            },
             logs=[airflow.logs, valkey.log, postgres.log],
         )
         _fill(world, poison)

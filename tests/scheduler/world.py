@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import html
+import json
 import subprocess
 import threading
 import time
@@ -23,6 +25,10 @@ from tests.receivers import OpenTelemetry
 from tests.scheduler.tested import TestedAirflow
 
 SLACK_TOKEN: Final = "T000/B000/a-secret-of-slack"
+PAGERDUTY_KEY: Final = "0123456789abcdef-a-secret-of-pagerduty"
+PAGERDUTY_PATH: Final = "/v2/enqueue"
+#: A run that takes longer is late.
+DEADLINE_SECONDS: Final = 40
 # Everything here takes about 10 s; a run whose tasks were retried would take minutes, and is not waited for.
 RUN_SECONDS: Final = 90
 
@@ -54,8 +60,15 @@ def wait_until(condition: Callable[[], Value | None], what: str, seconds: float 
     return value
 
 
+def said(message: Mapping[str, Any]) -> str:
+    """All texts of a message, as a reader sees them."""
+    texts = [block["text"]["text"] for block in message["blocks"] if "text" in block]
+    texts += [element["text"] for block in message["blocks"] for element in block.get("elements", ())]
+    return html.unescape("\n".join(texts))
+
+
 class Slack:
-    """An HTTP server that keeps what is posted to it."""
+    """An HTTP server that keeps what is posted to it: in Slack's place, and in PagerDuty's."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes]] = []
@@ -65,9 +78,9 @@ class Slack:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 slack.messages.append((self.path, body))
-                self.send_response(200)
+                self.send_response(202 if self.path == PAGERDUTY_PATH else 200)
                 self.end_headers()
-                self.wfile.write(b"ok")
+                self.wfile.write(b'{"dedup_key": "told"}' if self.path == PAGERDUTY_PATH else b"ok")
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
                 pass
@@ -87,9 +100,23 @@ class Slack:
             thread.join()
             self._server.server_close()
 
-    def about(self, run_id: str) -> list[tuple[str, bytes]]:
-        """Path and body of the messages that name a run."""
-        return [message for message in self.messages if run_id.encode() in message[1]]
+    def about(self, run_id: str, *titles: str) -> list[tuple[str, bytes]]:
+        """Path and body of the messages to Slack that name a run, and begin with one of these titles."""
+        return [
+            (path, body)
+            for path, body in self.messages
+            if path != PAGERDUTY_PATH and run_id.encode() in body and json.loads(body)["text"].startswith(titles or "")
+        ]
+
+    def told(self, title: str) -> list[str]:
+        """All that was said in the messages whose title begins so."""
+        bodies = [json.loads(body) for path, body in self.messages if path != PAGERDUTY_PATH]
+        return [said(body) for body in bodies if body["text"].startswith(title)]
+
+    def incidents(self) -> list[tuple[str, str]]:
+        """What PagerDuty was told to do, with which incident."""
+        events = [json.loads(body) for path, body in self.messages if path == PAGERDUTY_PATH]
+        return [(event["event_action"], event["dedup_key"]) for event in events]
 
 
 @dataclass
@@ -163,6 +190,15 @@ class World:
         """Clear tasks of a run with all that comes after them, and wait for the end."""
         self.airflow.api.clear(DAG_ID, run.run_id, tasks)
         return self.ended(run.run_id)
+
+    def forget_alerts(self) -> None:
+        """As if nothing had been told so far."""
+        self.conn.execute("DELETE FROM usage_alert; UPDATE usage_dead_letter SET told_at = now()")
+        self.slack.messages.clear()
+
+    def logged(self, text: str) -> bool:
+        """Whether a process of Airflow has said this."""
+        return any(text in log.read_text(errors="replace") for log in self.airflow.logs.rglob("*.log"))
 
     def tasks(self, run: DagRun, task_id: str) -> list[TaskInstance]:
         """The instances of one task."""
