@@ -29,9 +29,11 @@ from tests.scheduler.world import (
     PAGERDUTY_KEY,
     RUN_SECONDS,
     SLACK_TOKEN,
+    PagerDuty,
     Slack,
     World,
 )
+from tests.webhooks import make_certificate
 
 # Workers on several machines are tried on the default lane only.
 collect_ignore = [] if AIRFLOW_3 else ["test_celery.py"]
@@ -72,6 +74,9 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
         schema.migrate(conn)
         slack = stack.enter_context(Slack().running())
         monitor = stack.enter_context(OpenTelemetry().running())
+        certificate = make_certificate(folder / "pagerduty.pem")
+        answer = b'{"dedup_key": "told"}'
+        pagerduty = stack.enter_context(PagerDuty(202, answer, certificate).running())
         airflow = INSTALLED(
             folder / "airflow",
             postgres.create_database("airflow"),
@@ -91,10 +96,13 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
                 "AIRFLOW_CONN_USAGE_PAGERDUTY": json.dumps(
                     {
                         "conn_type": "pagerduty_events",
-                        "host": f"http://127.0.0.1:{slack.port}",
+                        "host": "127.0.0.1",
+                        "port": pagerduty.port,
                         "password": PAGERDUTY_KEY,
                     }
                 ),
+                # PagerDuty's client takes nothing but TLS.
+                "SSL_CERT_FILE": str(certificate),
                 # Where alerts are kept while PostgreSQL is down: not where another test's are.
                 "TMPDIR": str(folder),
             },
@@ -105,6 +113,7 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
             conn=conn,
             slack=slack,
             monitor=monitor,
+            pagerduty=pagerduty,
             settings=load_settings(choices),
             yesterday=now.date() - dt.timedelta(days=1),
             today=now.date(),

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,10 +22,10 @@ from include.usage.settings import DAG_ID, Settings
 from local.airflow_api import DagRun, TaskInstance
 from tests.receivers import OpenTelemetry
 from tests.scheduler.tested import TestedAirflow
+from tests.webhooks import Receiver
 
 SLACK_TOKEN: Final = "T000/B000/a-secret-of-slack"
 PAGERDUTY_KEY: Final = "0123456789abcdef-a-secret-of-pagerduty"
-PAGERDUTY_PATH: Final = "/v2/enqueue"
 #: A run that takes longer is late.
 DEADLINE_SECONDS: Final = 40
 # Everything here takes about 10 s; a run whose tasks were retried would take minutes, and is not waited for.
@@ -67,55 +66,29 @@ def said(message: Mapping[str, Any]) -> str:
     return html.unescape("\n".join(texts))
 
 
-class Slack:
-    """An HTTP server that keeps what is posted to it: in Slack's place, and in PagerDuty's."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, bytes]] = []
-        slack = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                slack.messages.append((self.path, body))
-                self.send_response(202 if self.path == PAGERDUTY_PATH else 200)
-                self.end_headers()
-                self.wfile.write(b'{"dedup_key": "told"}' if self.path == PAGERDUTY_PATH else b"ok")
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-
-    @contextmanager
-    def running(self) -> Iterator[Slack]:
-        """Listen."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
+class Slack(Receiver):
+    """What stands in Slack's place."""
 
     def about(self, run_id: str, *titles: str) -> list[tuple[str, bytes]]:
         """Path and body of the messages to Slack that name a run, and begin with one of these titles."""
         return [
             (path, body)
             for path, body in self.messages
-            if path != PAGERDUTY_PATH and run_id.encode() in body and json.loads(body)["text"].startswith(titles or "")
+            if run_id.encode() in body and json.loads(body)["text"].startswith(titles or "")
         ]
 
     def told(self, title: str) -> list[str]:
         """All that was said in the messages whose title begins so."""
-        bodies = [json.loads(body) for path, body in self.messages if path != PAGERDUTY_PATH]
+        bodies = [json.loads(body) for _, body in self.messages]
         return [said(body) for body in bodies if body["text"].startswith(title)]
 
+
+class PagerDuty(Receiver):
+    """What stands in PagerDuty's place."""
+
     def incidents(self) -> list[tuple[str, str]]:
-        """What PagerDuty was told to do, with which incident."""
-        events = [json.loads(body) for path, body in self.messages if path == PAGERDUTY_PATH]
+        """What it was told to do, with which incident."""
+        events = [json.loads(body) for path, body in self.messages if path == "/v2/enqueue"]
         return [(event["event_action"], event["dedup_key"]) for event in events]
 
 
@@ -128,6 +101,7 @@ class World:
     conn: Connection
     slack: Slack
     monitor: OpenTelemetry
+    pagerduty: PagerDuty
     settings: Settings
     yesterday: dt.date
     today: dt.date
@@ -195,6 +169,7 @@ class World:
         """As if nothing had been told so far."""
         self.conn.execute("DELETE FROM usage_alert; UPDATE usage_dead_letter SET told_at = now()")
         self.slack.messages.clear()
+        self.pagerduty.messages.clear()
 
     def logged(self, text: str) -> bool:
         """Whether a process of Airflow has said this."""
