@@ -107,5 +107,5 @@ def _units(text: str) -> int:
 
 def _link(label: str, address: str) -> str | None:
     # What would end the link, or begin markup, is encoded; what is encoded already stays.
-    safe = quote(address, safe="%/:?#[]@!$'()+,;=-._~&").replace("&", "&amp;")
+    safe = quote(address, safe="%/:?#[]@!$'()+,;=-._~&", errors="replace").replace("&", "&amp;")
     return f"<{safe}|{label}>" if address.startswith(("http://", "https://")) and len(safe) <= MAX_LINK else None

@@ -1,0 +1,136 @@
+"""What is told and what is left out."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from include.usage.alerts.alert import Alert, Kind
+from include.usage.alerts.register import AT_MOST, STILL_FAILING_FROM, WINDOW, Entry, Register, Told
+
+NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
+SECOND = dt.timedelta(seconds=1)
+
+
+def alert(kind: Kind, key: str) -> Alert:
+    return Alert(kind, key, "title", "what", run_id=key)
+
+
+def fails(register: Register, number: int, now: dt.datetime = NOW) -> Told | None:
+    return register.raise_alert(alert(Kind.FAILED, f"run {number}"), now)
+
+
+def test_a_failure_is_told_once_however_often_the_run_is_repeated() -> None:
+    register = Register()
+    assert fails(register, 1)
+    assert [fails(register, 1, NOW + n * SECOND) for n in range(5)] == [None] * 5
+    assert not register.is_failing()
+
+
+def test_a_run_that_fails_again_after_a_recovery_is_news() -> None:
+    register = Register()
+    fails(register, 1)
+    register.recover(NOW)
+    assert fails(register, 1)
+
+
+def test_the_third_failure_in_a_row_escalates() -> None:
+    register = Register()
+    told = [fails(register, n) for n in range(STILL_FAILING_FROM)]
+    assert [t and (t.alert.kind, t.in_a_row) for t in told] == [
+        (Kind.FAILED, 1),
+        (Kind.FAILED, 2),
+        (Kind.STILL_FAILING, 3),
+    ]
+    assert register.is_failing()
+
+
+def test_a_mismatch_counts_as_a_failure() -> None:
+    register = Register()
+    told = [register.raise_alert(alert(Kind.MISMATCH, f"run {n}"), NOW) for n in range(3)]
+    assert [t and t.alert.kind for t in told] == [Kind.MISMATCH, Kind.MISMATCH, Kind.STILL_FAILING]
+
+
+def test_a_verified_run_in_between_ends_the_row() -> None:
+    register = Register()
+    for number in range(10):
+        fails(register, number)
+        register.recover(NOW)
+    assert not register.is_failing()
+    assert {entry.kind for entry in register.entries.values()} == {Kind.FAILED}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if not kind.is_failure and kind is not Kind.INCIDENT], ids=str)
+def test_a_storm_of_any_kind_is_a_handful(kind: Kind) -> None:
+    register = Register()
+    told = [register.raise_alert(alert(kind, f"{n}"), NOW + n * SECOND) for n in range(168)]
+    assert sum(t is not None for t in told) == AT_MOST
+
+
+@pytest.mark.parametrize("hours", [1 / 60, 3.5], ids=["at once", "with retries"])
+def test_a_week_of_failing_runs_is_a_handful(hours: float) -> None:
+    """As fast as they fail at once, and as slowly as they do with all their retries, four at a time."""
+    register = Register()
+    told = [t for n in range(168) if (t := fails(register, n, NOW + n * dt.timedelta(hours=hours) / 168))]
+    assert [t.alert.kind for t in told] == [Kind.FAILED, Kind.FAILED, Kind.STILL_FAILING]
+
+
+def test_an_outage_of_days_is_told_again_from_time_to_time_with_what_was_left_out() -> None:
+    register = Register()
+    told = [t for n in range(25) if (t := fails(register, n, NOW + n * dt.timedelta(hours=1)))]
+    assert [(t.alert.kind, t.in_a_row, t.left_out) for t in told[2:]] == [
+        (Kind.STILL_FAILING, 3, 0),
+        (Kind.STILL_FAILING, 9, 5),
+        (Kind.STILL_FAILING, 15, 5),
+        (Kind.STILL_FAILING, 21, 5),
+    ]
+
+
+def test_what_was_left_out_may_be_told_later() -> None:
+    register = Register()
+    for number in range(AT_MOST):
+        assert register.raise_alert(alert(Kind.NO_DATA, f"{number}"), NOW)
+    assert register.raise_alert(alert(Kind.NO_DATA, "one more"), NOW) is None
+    later = register.raise_alert(alert(Kind.NO_DATA, "one more"), NOW + WINDOW)
+    assert later
+    assert register.raise_alert(alert(Kind.NO_DATA, "one more"), NOW + 2 * WINDOW) is None
+
+
+def test_what_could_not_be_sent_is_not_told() -> None:
+    register = Register()
+    register.raise_alert(alert(Kind.NO_DATA, "a date"), NOW)
+    register.unsent(["a date", "unknown"])
+    assert register.raise_alert(alert(Kind.NO_DATA, "a date"), NOW)
+
+
+def test_recovery_closes_failures_and_lateness_and_nothing_else() -> None:
+    register = Register()
+    for kind in Kind:
+        register.raise_alert(alert(kind, str(kind)), NOW)
+    assert {entry.kind for entry in register.recover(NOW)} == {
+        Kind.FAILED,
+        Kind.MISMATCH,
+        Kind.STILL_FAILING,
+        Kind.LATE,
+    }
+    assert register.recover(NOW) == []
+
+
+def test_an_incident_is_open_until_it_is_closed() -> None:
+    register = Register()
+    assert not register.has_incident()
+    register.set_incident(NOW, is_open=True)
+    assert register.has_incident()
+    register.recover(NOW)
+    assert register.has_incident(), "PagerDuty was not told yet"
+    register.set_incident(NOW, is_open=False)
+    assert not register.has_incident()
+
+
+def test_another_registers_entries_are_taken_over_unless_older() -> None:
+    register = Register([Entry("a", Kind.FAILED, NOW, told=True), Entry("b", Kind.FAILED, NOW, told=True)])
+    newer = Entry("b", Kind.FAILED, NOW + SECOND)
+    other = Entry("c", Kind.LATE, NOW)
+    register.take_over([Entry("a", Kind.FAILED, NOW - SECOND), newer, other])
+    assert register.changed == {"b": newer, "c": other}
