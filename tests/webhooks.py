@@ -25,7 +25,7 @@ class Receiver:
         #: What to answer first, as (status, headers); after that, the usual.
         self.answers: list[tuple[int, dict[str, str]]] = []
         #: Called before an answer; may take its time.
-        self.before: Callable[[], None] = lambda: None
+        self.before: Callable[[], object] = lambda: None
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
