@@ -53,17 +53,19 @@ def test_somebody_owns_it_and_it_can_be_found(dag: Any) -> None:
 
 
 def test_docs_tell_what_to_do_when_it_is_red(dag: Any) -> None:
-    for told in ("When it is red", "usage_redis", "usage_postgres", "usage_slack", *dag.task_ids):
+    for told in ("When it is red", "usage_redis", "usage_postgres", "usage_slack", "usage_pagerduty", *dag.task_ids):
         assert told in dag.doc_md
 
 
 def test_one_message_a_failed_run(dag: Any) -> None:
     """The run tells; a task would tell once for each merchant."""
-    callbacks = dag.on_failure_callback
-    assert len(callbacks if isinstance(callbacks, list) else [callbacks]) == 1
+    for callbacks in (dag.on_failure_callback, dag.on_success_callback):
+        assert callbacks
+        assert len(callbacks if isinstance(callbacks, list) else [callbacks]) == 1
     for task in dag.tasks:
         assert not task.on_failure_callback
         assert not task.on_retry_callback
+        assert not task.on_success_callback
 
 
 def test_tasks_are_tried_again_and_never_at_once(dag: Any) -> None:
@@ -75,8 +77,13 @@ def test_tasks_are_tried_again_and_never_at_once(dag: Any) -> None:
 
 
 def test_lateness_is_told(dag: Any) -> None:
-    """By SLAs on 2.11: of each task that is not mapped, since a mapped one with an SLA is refused there."""
+    """By a deadline on 3.3; by SLAs on 2.11, of each task that is not mapped: a mapped one with an SLA is refused there."""
     if AIRFLOW_3:
+        (deadline,) = dag.deadline
+        assert deadline.reference.reference_name == "DagRunQueuedAtDeadline"
+        # A timedelta would keep 3.3.2 from clearing runs.
+        assert deadline.interval == 300
+        assert deadline.callback.path == "include.orchestration.lateness.notify_late"
         return
     assert dag.sla_miss_callback
     slas = {task.task_id: getattr(task, "sla", None) for task in dag.tasks}
