@@ -77,7 +77,7 @@ def test_tasks_are_tried_again_and_never_at_once(dag: Any) -> None:
 
 
 def test_lateness_is_told(dag: Any) -> None:
-    """By a deadline on 3.3; by SLAs on 2.11, of each task that is not mapped, since a mapped one may have none there."""
+    """By a deadline on 3.3; by SLAs on 2.11, of each task that is not mapped, as a mapped one may have none there."""
     if AIRFLOW_3:
         (deadline,) = dag.deadline
         assert deadline.reference.reference_name == "DagRunQueuedAtDeadline"
