@@ -171,9 +171,9 @@ class World:
         self.slack.messages.clear()
         self.pagerduty.messages.clear()
 
-    def logged(self, text: str) -> bool:
-        """Whether a process of Airflow has said this."""
-        return any(text in log.read_text(errors="replace") for log in self.airflow.logs.rglob("*.log"))
+    def logged(self, text: str) -> int:
+        """How often Airflow's processes have said this."""
+        return sum(log.read_text(errors="replace").count(text) for log in self.airflow.logs.rglob("*.log"))
 
     def tasks(self, run: DagRun, task_id: str) -> list[TaskInstance]:
         """The instances of one task."""
