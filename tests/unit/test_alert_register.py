@@ -35,6 +35,15 @@ def test_a_run_that_fails_again_after_a_recovery_is_news() -> None:
     assert fails(register, 1)
 
 
+def test_a_repeated_run_that_nobody_heard_of_counts_once() -> None:
+    register = Register()
+    fails(register, 1)
+    register.unsent(["run 1"])
+    again = fails(register, 1)
+    assert again
+    assert again.in_a_row == 1
+
+
 def test_the_third_failure_in_a_row_escalates() -> None:
     register = Register()
     told = [fails(register, n) for n in range(STILL_FAILING_FROM)]

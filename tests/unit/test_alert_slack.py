@@ -52,6 +52,7 @@ TEXTS = st.lists(st.one_of(TROUBLE, st.text(max_size=20)), max_size=400).map("".
 
 @given(TEXTS, TEXTS, TEXTS, st.integers(0, 100_000))
 @example("<" * 5000, "&" * 5000, "😀" * 5000, 100_000)
+@example("😀" * 100, "😀", "😀" * 2000, 0)
 def test_whatever_it_holds_it_is_text_within_slacks_limits(what: str, merchant: str, error: str, left_out: int) -> None:
     gaps = tuple(Gap(merchant + str(n), 2**63 - 1, 0) for n in range(50))
     alert = Alert(
