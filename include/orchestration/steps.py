@@ -107,7 +107,13 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
 @metrics.delivered()
 def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[str, Any]:
     """Store one batch; returns what it did, in numbers."""
-    with failure_noted(context), airflow_errors(), metrics.phase("upsert"), usage_redis() as client, usage_postgres() as conn:
+    with (
+        failure_noted(context),
+        airflow_errors(),
+        metrics.phase("upsert"),
+        usage_redis() as client,
+        usage_postgres() as conn,
+    ):
         result = pipeline.store(client, conn, Batch.from_xcom(batch), context["dag_run"].run_id or "", settings)
     metrics.stored(result)
     return {**result.to_xcom(), BATCH_ID: batch[BATCH_ID]}
@@ -193,7 +199,13 @@ def delete(
     stale = [date for date in verified if date < oldest]
     cleaned, ttl = Cleaned(), TimeToLive()
     if keys:
-        with failure_noted(context), airflow_errors(), metrics.phase("delete"), usage_redis() as client, usage_postgres() as conn:
+        with (
+            failure_noted(context),
+            airflow_errors(),
+            metrics.phase("delete"),
+            usage_redis() as client,
+            usage_postgres() as conn,
+        ):
             if settings.delete_stale_keys:
                 cleaned = delete_stale(client, conn, keys, stale, settings.key_prefix)
             ttl = inspect_ttl(client, conn, keys, settings.key_prefix)

@@ -22,7 +22,8 @@ from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
 from tests.receivers import OpenTelemetry
 from tests.scheduler.workers import NAMES, CeleryAirflow
-from tests.scheduler.world import MERCHANTS, METRICS, Slack, World
+from tests.scheduler.world import MERCHANTS, METRICS, PagerDuty, Slack, World
+from tests.webhooks import make_certificate
 
 BATCHES = 3
 # Heartbeats are missed for 10 s, the DAG waits 30 s before it tries again, and a busy machine is slow.
@@ -55,6 +56,7 @@ def world() -> Iterator[World]:
             conn=conn,
             slack=stack.enter_context(Slack().running()),
             monitor=stack.enter_context(OpenTelemetry().running()),
+            pagerduty=stack.enter_context(PagerDuty(202, b"{}", make_certificate(folder / "pagerduty.pem")).running()),
             settings=load_settings(choices),
             yesterday=now.date() - dt.timedelta(days=1),
             today=now.date(),
