@@ -12,7 +12,6 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from include.usage.settings import Settings
@@ -66,6 +65,8 @@ def task_lateness(settings: Settings) -> TaskLateness:
 
 def run_url(dag_id: str, run_id: str) -> str:
     """The address of a run in the UI."""
+    from airflow.providers.common.compat.sdk import conf
+
     name = quote(run_id, safe="")
     if AIRFLOW_V_3_0_PLUS:
         return f"{conf.get('api', 'base_url', fallback='http://localhost:8080').rstrip('/')}/dags/{dag_id}/runs/{name}"

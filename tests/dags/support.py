@@ -23,7 +23,7 @@ AIRFLOW_ENVIRONMENT = {
 def airflow_environment(home: Path) -> dict[str, str]:
     """Only ours: what the caller has set for another Airflow must not reach this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "USAGE_"))}
-    return {**kept, **shipped_settings(), **AIRFLOW_ENVIRONMENT, "AIRFLOW_HOME": str(home)}
+    return {**kept, **shipped_settings(), **AIRFLOW_ENVIRONMENT, "AIRFLOW_HOME": str(home), "TMPDIR": str(home)}
 
 
 @dataclass(frozen=True)

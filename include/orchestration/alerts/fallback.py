@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -21,8 +22,9 @@ KEPT: Final = dt.timedelta(days=2)
 
 
 def folder() -> Path:
-    """Where the file lies: on this machine, and only for this user."""
-    return Path(tempfile.gettempdir()) / f"{DAG_ID}-alerts-{os.getuid()}"
+    """Where the file lies: on this machine, and only for this user's Airflow of this home."""
+    home = hashlib.sha256(os.environ.get("AIRFLOW_HOME", "").encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"{DAG_ID}-alerts-{os.getuid()}-{home}"
 
 
 @contextmanager
