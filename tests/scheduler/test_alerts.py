@@ -151,7 +151,7 @@ def test_runs_that_keep_failing_are_told_a_few_times_call_somebody_and_their_end
         runs = [world.airflow.api.trigger(DAG_ID, of_day(day)) for _ in range(6)]
         assert [world.ended(run.run_id).state for run in runs] == ["failed"] * 6
         noted = "SELECT true FROM usage_alert WHERE kind IN ('failed', 'still_failing') HAVING count(*) >= 6"
-        wait_until(lambda: world.conn.execute(noted).fetchone(), "all failures were noted")
+        wait_until(lambda: world.conn.execute(noted).fetchone(), "all failures were noted", RUN_SECONDS)
         wait_until(world.pagerduty.incidents, "PagerDuty was told")
     finally:
         world.conn.execute("ALTER TABLE usage_run_elsewhere RENAME TO usage_run")
