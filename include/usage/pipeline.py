@@ -295,8 +295,6 @@ def prove(
             if missing:
                 report.verdict = DateVerdict.MISMATCH
         ledger.finish(conn, plan.run_id, proof.reports, clock.now())
-        if on_proof is not None:
-            on_proof(proof)
         _tell(proof)
         if proof.regressed_count:
             log.warning(
