@@ -1,11 +1,12 @@
--- Rows and their sum, day by day, of what a run has to verify. Parameters as in select_differences.
-SELECT date, count(*), sum(metric_value)
+-- Rows, their sum, and the sum of their counters (what is carried left out), day by day, of what a run has to verify.
+-- Parameters as in select_stored.
+SELECT date, count(*), coalesce(sum(metric_value), 0), coalesce(sum(metric_value - carried), 0)
 FROM (
-    SELECT date, metric_value
+    SELECT date, metric_value, carried
     FROM merchant_usage
     WHERE date = ANY (%(dates)s::date[])
     UNION ALL
-    SELECT date, metric_value
+    SELECT date, metric_value, carried
     FROM merchant_usage
     JOIN unnest(%(merchant_dates)s::date[], %(merchant_ids)s::text[]) AS k (date, merchant_id) USING (merchant_id, date)
 ) AS stored

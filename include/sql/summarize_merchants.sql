@@ -1,15 +1,15 @@
--- Redis beside PostgreSQL, a line a date and merchant, for people. Parameters as in select_differences.
-WITH stored AS (
-    SELECT merchant_id, date, metric_type, metric_value
+-- What is stored, a line a date and merchant, for people: rows, the sum of their counters (what is carried left out), their sum.
+-- Parameters as in select_stored, and most (bigint, lines at most).
+SELECT date, merchant_id, count(*), coalesce(sum(metric_value - carried), 0), coalesce(sum(metric_value), 0)
+FROM (
+    SELECT merchant_id, date, metric_value, carried
     FROM merchant_usage
     WHERE date = ANY (%(dates)s::date[])
     UNION ALL
-    SELECT merchant_id, date, metric_type, metric_value
+    SELECT merchant_id, date, metric_value, carried
     FROM merchant_usage
     JOIN unnest(%(merchant_dates)s::date[], %(merchant_ids)s::text[]) AS k (date, merchant_id) USING (merchant_id, date)
-)
-SELECT date, merchant_id, count(*), coalesce(sum(s.value), 0), coalesce(sum(m.metric_value), 0)
-FROM stored m
-FULL JOIN pg_temp.usage_staged s USING (merchant_id, date, metric_type)
+) AS stored
 GROUP BY date, merchant_id
-ORDER BY date, merchant_id;
+ORDER BY date, merchant_id
+LIMIT %(most)s;

@@ -38,6 +38,12 @@ class Batch:
         return sorted({merchant for group in self.groups for merchant in group.merchant_ids})
 
     @property
+    def range(self) -> tuple[str, str]:
+        """The first merchant and the last, in the order of their code points, which is that of their UTF-8 too."""
+        merchants = [group.merchant_ids for group in self.groups]
+        return min(map(min, merchants)), max(map(max, merchants))
+
+    @property
     def dates(self) -> list[dt.date]:
         """The usage dates, sorted, each once."""
         return sorted({group.date for group in self.groups})
@@ -105,6 +111,7 @@ class Census:
     """
 
     def __init__(self) -> None:
+        #: Each metric type's bit, in the order of their bits.
         self._bit_of: dict[str, int] = {}
         self._masks: dict[dt.date, dict[str, int]] = defaultdict(dict)
         self._rare: dict[dt.date, dict[str, set[str]]] = defaultdict(dict)
@@ -112,15 +119,22 @@ class Census:
     def add(self, key: CounterKey) -> None:
         """Note a key."""
         masks = self._masks[key.date]
-        mask = masks.get(key.merchant_id, 0)
         bit = self._bit_of.get(key.metric_type)
         if bit is None and len(self._bit_of) < MAX_BITS:
-            bit = self._bit_of[key.metric_type] = len(self._bit_of)
+            bit = self._bit_of[key.metric_type] = 1 << len(self._bit_of)
         if bit is None:
             self._rare[key.date].setdefault(key.merchant_id, set()).add(key.metric_type)
-        else:
-            mask |= 1 << bit
-        masks[key.merchant_id] = mask
+        masks[key.merchant_id] = masks.get(key.merchant_id, 0) | (bit or 0)
+
+    def add_all(self, date: dt.date, pairs: Iterable[tuple[str, str]]) -> None:
+        """Note keys of one date: (merchant id, metric type)."""
+        masks, bit_of = self._masks[date], self._bit_of
+        for merchant, metric in pairs:
+            bit = bit_of.get(metric)
+            if bit is None:
+                self.add(CounterKey(merchant, date, metric))
+            else:
+                masks[merchant] = masks.get(merchant, 0) | bit
 
     def key_count(self, date: dt.date) -> int:
         """Different keys of a date."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import redis
 from redis.cluster import RedisCluster
@@ -28,8 +29,21 @@ MAX_VALUE: Final = 2**63 - 1
 _INTEGER = re.compile(rb"-?[0-9]+")
 _MAX_DIGITS = len(str(MAX_VALUE))
 
+#: What redis-py raises when a connection, and not a command, is the matter.
+_BROKEN: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 Item = TypeVar("Item")
+
+
+class KeyPage(Protocol):
+    """Some keys that are read together, and whatever else their reader wants to know of them."""
+
+    @property
+    def raw_keys(self) -> Sequence[bytes]:
+        """The Redis keys."""
+
+
+AnyPage = TypeVar("AnyPage", bound=KeyPage)
 
 
 def pages(items: Iterable[Item], size: int = PAGE) -> Iterator[list[Item]]:
@@ -58,10 +72,12 @@ def scan_pages(client: RedisClient, prefix: str, count: int) -> Iterator[list[by
         connection: Any = node.connection_pool.get_connection()
         try:
             cursor = b"0"
+            command = ("MATCH", match_pattern(prefix), "COUNT", count)
+            connection.send_command("SCAN", cursor, *command, check_health=False)
             while True:
-                command = ("SCAN", cursor, "MATCH", match_pattern(prefix), "COUNT", count)
-                connection.send_command(*command, check_health=False)
                 cursor, page = connection.read_response()
+                if cursor != b"0":  # the server walks on while the page is looked at
+                    connection.send_command("SCAN", cursor, *command, check_health=False)
                 yield page
                 if cursor == b"0":
                     break
@@ -95,19 +111,91 @@ def read_page(client: RedisClient, keys: Sequence[bytes]) -> list[int | DeadLett
 
     MGET answers nil for a missing key and for a key of another type alike, so the nils are asked their type.
     """
-    raws: list[Any] = _mget(client, keys)
-    # Nearly every page is all good, and then goes through a few C loops. bytes.isdigit() knows ASCII digits only.
-    if None not in raws and all(map(bytes.isdigit, raws)) and max(map(len, raws), default=0) < _MAX_DIGITS:
-        return list(map(int, raws))
+    return readings(client, keys, _mget(client, keys))
+
+
+def read_pages(client: RedisClient, pages: Iterable[AnyPage]) -> Iterator[tuple[AnyPage, list[bytes | None]]]:
+    """Each page with what MGET answers to its keys: bytes, or nil for a missing key and for another type alike.
+
+    The next page is asked for before an answer is looked at, so that Redis and we work at the same time.
+    Should the connection break, the client reads the rest page by page, and reconnects: reading twice is harmless.
+    """
+    if isinstance(client, RedisCluster):
+        for page in pages:
+            yield page, _mget(client, page.raw_keys)
+    else:
+        yield from _read_ahead(client, pages)
+
+
+def _read_ahead(client: redis.Redis, pages: Iterable[AnyPage]) -> Iterator[tuple[AnyPage, list[bytes | None]]]:
+    connection: Any = client.connection_pool.get_connection()
+    asked: deque[AnyPage] = deque()
+    whole = True
+    try:
+        stream = iter(pages)
+        while (following := next(stream, None)) is not None or asked:
+            if following is not None:
+                asked.append(following)
+                whole = whole and _ask(connection, following.raw_keys)
+                if len(asked) == 1:
+                    continue
+            oldest = asked.popleft()
+            answer = _answer(connection) if whole else None
+            whole = answer is not None
+            yield oldest, _mget(client, oldest.raw_keys) if answer is None else answer
+    except BaseException:
+        whole = False  # an answer may be under way that nobody will read
+        raise
+    finally:
+        if not whole:
+            connection.disconnect()
+        client.connection_pool.release(connection)
+
+
+def _ask(connection: Any, keys: Sequence[bytes]) -> bool:
+    """Send MGET. Returns whether the connection holds."""
+    try:
+        connection.send_command("MGET", *keys, check_health=False)
+    except _BROKEN:
+        return False
+    return True
+
+
+def _answer(connection: Any) -> list[bytes | None] | None:
+    """The oldest answer that is still to be read; None if the connection broke."""
+    try:
+        values: list[bytes | None] = connection.read_response()
+    except _BROKEN:
+        return None
+    return values
+
+
+def all_plain(raws: Sequence[bytes | None]) -> bool:
+    """Whether each of these is a counter as it should be, so that none needs a look of its own.
+
+    A few C loops over the page. What passes here passes `parse_value` too; of what does not, some does.
+    """
+    # bytes.isdigit() knows ASCII digits only, and none in b"".
+    return (
+        None not in raws
+        and all(map(bytes.isdigit, raws))  # type: ignore[arg-type]  # the line above
+        and max(map(len, raws), default=0) < _MAX_DIGITS  # type: ignore[arg-type]
+    )
+
+
+def readings(client: RedisClient, keys: Sequence[bytes], raws: Sequence[bytes | None]) -> list[int | DeadLetter | None]:
+    """What MGET answered, understood: a value, why there is none, or None if the key is gone."""
+    if all_plain(raws):
+        return list(map(int, raws))  # type: ignore[arg-type]  # no None in there
     missing = [i for i, raw in enumerate(raws) if raw is None]
-    readings: list[int | DeadLetter | None] = [
+    understood: list[int | DeadLetter | None] = [
         None if raw is None else parse_value(key, raw) for key, raw in zip(keys, raws, strict=True)
     ]
     if missing:
         types = _types(client, [keys[i] for i in missing])
         for i, kind in zip(missing, types, strict=True):
-            readings[i] = _reading_of_nil(client, keys[i], kind)
-    return readings
+            understood[i] = _reading_of_nil(client, keys[i], kind)
+    return understood
 
 
 def parse_value(key: bytes, raw: bytes) -> int | DeadLetter:

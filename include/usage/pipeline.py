@@ -20,7 +20,7 @@ from include.usage.dates import Scope, is_settled, local_date, oldest_kept
 from include.usage.dead_letters import DeadLetter, Reason
 from include.usage.driver_errors import explain
 from include.usage.errors import RunIncomplete, UpsertFailed, UsageMismatch
-from include.usage.keys import CounterKey, parse_key, shown
+from include.usage.keys import CounterKey, parse_key, parse_page, shown
 from include.usage.ledger import DateVerdict
 from include.usage.queries import query
 from include.usage.report import describe
@@ -87,6 +87,13 @@ class Survey:
     bad_left_out: int = 0
     scanned: int = 0
 
+    def add_bad(self, letter: DeadLetter) -> None:
+        """Note a key that is no usage key. Of a flood the first are kept, the others counted."""
+        if len(self.bad) < MAX_DEAD_LETTERS_A_SCAN:
+            self.bad[letter.redis_key] = letter
+        else:
+            self.bad_left_out += letter.redis_key not in self.bad
+
 
 def scan(client: RedisClient, conn: Connection, run: Run, settings: Settings) -> tuple[Plan, list[Batch]]:
     """Find all keys of a run's dates with one SCAN, and deal them into batches.
@@ -136,23 +143,30 @@ def take_survey(client: RedisClient, scopes: dict[dt.date, Scope], run: Run, set
     today = local_date(run.now, settings)
     cleaning = settings.delete_stale_keys and run.merchant_ids is None
     oldest = oldest_kept(today, settings) if cleaning else dt.date.min
+
+    def note(date: dt.date, pairs: Iterable[tuple[str, str]]) -> None:
+        if date < oldest and date not in scopes:
+            # Clean-up deletes nothing unproven: what it may delete is aggregated and verified first.
+            scopes[date], wanted[date] = Scope(date, settled=True), None
+        if date in wanted:
+            merchants = wanted[date]
+            if merchants is not None:
+                pairs = [pair for pair in pairs if pair[0] in merchants]
+            survey.census.add_all(date, pairs)
+
     for page in scan_pages(client, settings.key_prefix, settings.scan_count):
         survey.scanned += len(page)
+        by_date = parse_page(page, settings.key_prefix)
+        if by_date is not None and max(by_date, default=today) <= today:
+            for date, pairs in by_date.items():
+                note(date, pairs)
+            continue
         for raw in page:
             parsed = _parse(raw, settings.key_prefix, today)
-            if isinstance(parsed, DeadLetter):
-                if len(survey.bad) < MAX_DEAD_LETTERS_A_SCAN:
-                    survey.bad[raw] = parsed
-                else:
-                    survey.bad_left_out += raw not in survey.bad
-                continue
-            if parsed.date < oldest and parsed.date not in scopes:
-                # Clean-up deletes nothing unproven: what it may delete is aggregated and verified first.
-                scopes[parsed.date], wanted[parsed.date] = Scope(parsed.date, settled=True), None
-            if parsed.date in wanted:
-                merchants = wanted[parsed.date]
-                if merchants is None or parsed.merchant_id in merchants:
-                    survey.census.add(parsed)
+            if isinstance(parsed, CounterKey):
+                note(parsed.date, [(parsed.merchant_id, parsed.metric_type)])
+            else:
+                survey.add_bad(parsed)
     return survey
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg import Connection
 
-from include.usage.counters import RedisClient, pages, read_page, with_date
+from include.usage.batches import Batch
+from include.usage.counters import PAGE, RedisClient, all_plain, read_pages, readings, with_date
 from include.usage.dead_letters import DeadLetter
-from include.usage.keys import CounterKey, build_key, iso
+from include.usage.keys import CounterKey, iso, parse_key
 from include.usage.queries import query
 
 # Dead letters kept of one pass (a transaction's share of a batch): enough to see what is wrong, and bounded.
@@ -22,7 +23,16 @@ MAX_DEAD_LETTERS: Final = 1000
 # What COPY's text format gives a meaning to.
 _COPY_SPECIAL = re.compile(r"[\\\t\n\r]")
 _COPY_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
-NULL: Final = r"\N"
+_NULL: Final = rb"\N"
+
+
+class Page(NamedTuple):
+    """Some keys of a batch, with what each row of COPY's text format begins with: all but the value."""
+
+    raw_keys: list[bytes]
+    row_starts: list[bytes]
+    #: How many of the keys are of which date.
+    dates: Counter[dt.date]
 
 
 @dataclass(slots=True)
@@ -30,7 +40,6 @@ class DateReading:
     """What was read of one date."""
 
     read: int = 0
-    total: int = 0
     expired: int = 0
     dead_letters: int = 0
 
@@ -47,87 +56,109 @@ class Staged:
     healed: list[bytes] = field(default_factory=list)
 
 
+def batch_pages(batch: Batch, prefix: str, size: int = PAGE) -> Iterator[Page]:
+    """The keys of a batch in pages of about `size`, merchant by merchant within a group.
+
+    Keys and rows are put together from parts that were encoded and escaped once, never one by one.
+    """
+    page = Page([], [], Counter())
+    for group in batch.groups:
+        day = iso(group.date)
+        key_ends = [metric.encode() for metric in group.metric_types]
+        row_ends = [f"{_escape(metric)}\t".encode() for metric in group.metric_types]
+        for merchant in group.merchant_ids:
+            key_start = f"{prefix}:{merchant}:{day}:".encode()
+            row_start = f"{_escape(merchant)}\t{day}\t".encode()
+            for first in range(0, len(key_ends), size):
+                some = slice(first, first + size)
+                page.raw_keys.extend([key_start + end for end in key_ends[some]])
+                page.row_starts.extend([row_start + end for end in row_ends[some]])
+                page.dates[group.date] += len(key_ends[some])
+                if len(page.raw_keys) >= size:
+                    yield page
+                    page = Page([], [], Counter())
+    if page.raw_keys:
+        yield page
+
+
 def stage(
     client: RedisClient,
     conn: Connection,
-    keys: Iterable[CounterKey],
+    batch: Batch,
     prefix: str,
     *,
     open_keys: frozenset[bytes] | set[bytes] = frozenset(),
-    keep_gone: bool = False,
     on_reading: Callable[[CounterKey, int], None] | None = None,
 ) -> Staged:
-    """Read counters and COPY them into a new temporary table `usage_staged`, a page at a time.
+    """Read a batch's counters and COPY them into the temporary table `usage_staged`, a page at a time.
 
-    Needs a transaction, and lives as long as that. Memory stays flat, however many keys come.
+    Needs a transaction, and the rows live as long as that. Memory stays flat, however many keys come.
 
     Args:
         open_keys: keys with an open dead letter; those now good or gone come back in `healed`.
-        keep_gone: stage keys that are gone too, without a value.
         on_reading: called with every good value.
     """
     staged = Staged()
     conn.execute(query("create_staging"))
     with conn.cursor() as cursor, cursor.copy(query("copy_staging")) as copy:
-        for page in pages(keys):
-            raw_keys = [build_key(prefix, key) for key in page]
-            values = read_page(client, raw_keys)
-            if open_keys:
-                staged.healed += [
-                    raw_key
-                    for raw_key, value in zip(raw_keys, values, strict=True)
-                    if raw_key in open_keys and not isinstance(value, DeadLetter)
-                ]
-            good = _sort(staged, page, values, keep_gone=keep_gone)
-            copy.write(copy_text(good))
-            if on_reading is not None:
-                for key, value in good:
-                    if value is not None:
-                        on_reading(key, value)
-    conn.execute(query("analyze_staging"))
+        for page, raws in read_pages(client, batch_pages(batch, prefix)):
+            # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
+            if all_plain(raws) and on_reading is None and open_keys.isdisjoint(page.raw_keys):
+                for date, number in page.dates.items():
+                    staged.by_date[date].read += number
+                copy.write(copy_rows(page.row_starts, raws))
+            else:
+                values = readings(client, page.raw_keys, raws)
+                copy.write(copy_rows(*_sort(staged, page, values, prefix, open_keys, on_reading)))
     return staged
 
 
+def stage_names(conn: Connection, batches: Sequence[Batch], prefix: str) -> None:
+    """COPY the keys of batches into the temporary table `usage_staged`, without values. Needs a transaction."""
+    conn.execute(query("create_staging"))
+    with conn.cursor() as cursor, cursor.copy(query("copy_staging")) as copy:
+        for batch in batches:
+            for page in batch_pages(batch, prefix):
+                copy.write(copy_rows(page.row_starts, [None] * len(page.row_starts)))
+
+
 def _sort(
-    staged: Staged, page: Sequence[CounterKey], values: Sequence[int | DeadLetter | None], *, keep_gone: bool
-) -> list[tuple[CounterKey, int | None]]:
-    """Count a page of readings, and return those to be staged."""
-    if set(map(type, values)) == {int} and len({key.date for key in page}) == 1:
-        # Nearly every page: all good, and of one date.
-        numbers: list[int] = values  # type: ignore[assignment]  # just looked
-        reading = staged.by_date[page[0].date]
-        reading.read += len(numbers)
-        reading.total += sum(numbers)
-        return list(zip(page, numbers, strict=True))
-    good: list[tuple[CounterKey, int | None]] = []
-    for key, value in zip(page, values, strict=True):
+    staged: Staged,
+    page: Page,
+    values: Sequence[int | DeadLetter | None],
+    prefix: str,
+    open_keys: frozenset[bytes] | set[bytes],
+    on_reading: Callable[[CounterKey, int], None] | None,
+) -> tuple[list[bytes], list[bytes | None]]:
+    """Count a page of readings key by key; returns row starts and values of those to be staged."""
+    starts: list[bytes] = []
+    good: list[bytes | None] = []
+    for raw_key, start, value in zip(page.raw_keys, page.row_starts, values, strict=True):
+        key = parse_key(raw_key, prefix)
+        assert isinstance(key, CounterKey)  # batches name nothing else
         reading = staged.by_date[key.date]
         if isinstance(value, DeadLetter):
             reading.dead_letters += 1
             if len(staged.dead_letters) < MAX_DEAD_LETTERS:
                 staged.dead_letters.append(with_date(value, key.date))
-        elif value is None:
+            continue
+        if raw_key in open_keys:
+            staged.healed.append(raw_key)
+        if value is None:
             reading.expired += 1
-            if keep_gone:
-                good.append((key, None))
-        else:
-            reading.read += 1
-            reading.total += value
-            good.append((key, value))
-    return good
+            continue
+        reading.read += 1
+        starts.append(start)
+        good.append(b"%d" % value)
+        if on_reading is not None:
+            on_reading(key, value)
+    return starts, good
 
 
-def copy_text(readings: Sequence[tuple[CounterKey, int | None]]) -> str:
-    """Readings as COPY's text format takes them; None is NULL."""
-    text = "".join([f"{merchant}\t{iso(date)}\t{metric}\t{value}\n" for (merchant, date, metric), value in readings])
-    # Looking once at the page is cheaper than at each id: if no id holds what COPY gives a meaning to, all is said.
-    plain = text.count("\t") == 3 * len(readings) and text.count("\n") == len(readings)
-    if plain and "\\" not in text and "\r" not in text and not any(value is None for _, value in readings):
-        return text
-    return "".join(
-        f"{_escape(merchant)}\t{iso(date)}\t{_escape(metric)}\t{NULL if value is None else value}\n"
-        for (merchant, date, metric), value in readings
-    )
+def copy_rows(row_starts: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
+    """Rows as COPY's text format takes them; None is NULL."""
+    told = [_NULL if value is None else value for value in values] if None in values else values
+    return b"".join([start + value + b"\n" for start, value in zip(row_starts, told, strict=True)])  # type: ignore[operator]
 
 
 def _escape(text: str) -> str:

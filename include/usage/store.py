@@ -144,6 +144,17 @@ def _parts(batch: Batch) -> Iterator[Batch]:
     reraise=True,
 )
 def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+    try:
+        return _try_part(client, conn, batch, run_id, settings, alone=True)
+    except psycopg.errors.UniqueViolation:
+        # A parallel run inserted a row that was new to both.
+        return _try_part(client, conn, batch, run_id, settings, alone=False)
+
+
+def _try_part(
+    client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings, *, alone: bool
+) -> BatchResult:
+    """Store what one transaction may hold. `alone`: no other run is expected to insert the same rows now."""
     result = BatchResult()
     told = _MerchantLog(batch)
     live = sorted(batch.live_dates)
@@ -153,17 +164,14 @@ def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str
         staged = stage(
             client,
             conn,
-            batch.counter_keys(),
+            batch,
             settings.key_prefix,
             open_keys=dead_letters.open_keys(conn, batch.dates),
             on_reading=told.note if told.wanted else None,
         )
-        for date, inserted, updated in conn.execute(query("upsert_staged"), dates):
-            result.counts[date].inserted = inserted
-            result.counts[date].updated = updated
-        suspects = [CounterKey(*row) for row in conn.execute(query("select_suspects"), dates)]
+        suspects = _write(conn, batch, result, alone=alone)
         if live:
-            conn.execute(query("insert_readings"), {"run_id": run_id, "dates": live})
+            conn.execute(query("insert_readings"), {**_part_of_table(batch), "run_id": run_id, "dates": live})
         dead_letters.open_letters(conn, staged.dead_letters)
         dead_letters.resolve(conn, staged.healed)
     for date, reading in staged.by_date.items():
@@ -177,6 +185,27 @@ def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str
         _settle_suspects(client, conn, page, result, settings)
     told.tell(result)
     return result
+
+
+def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool) -> list[CounterKey]:
+    """Raise the table to what is staged; returns the keys that it still does not hold as they were read."""
+    part = _part_of_table(batch)
+    # Planned anew each time: what is staged differs from batch to batch.
+    if not conn.execute(query("find_differences"), part, prepare=False).rowcount:
+        return []
+    if alone:
+        for date, inserted in conn.execute(query("insert_new"), prepare=False):
+            result.counts[date].inserted = inserted
+    for date, inserted, updated in conn.execute(query("upsert_differences"), {"with_new": not alone}, prepare=False):
+        result.counts[date].inserted += inserted
+        result.counts[date].updated = updated
+    return [CounterKey(*row) for row in conn.execute(query("select_suspects"), part, prepare=False)]
+
+
+def _part_of_table(batch: Batch) -> dict[str, Any]:
+    """Which part of the table a batch concerns, as queries take it."""
+    first, last = batch.range
+    return {"dates": batch.dates, "first": first, "last": last}
 
 
 def _settle_suspects(

@@ -7,21 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from psycopg import Connection
 
 from include.usage import dead_letters
 from include.usage.batches import Batch
-from include.usage.counters import RedisClient, pages, read_page
+from include.usage.counters import PAGE, RedisClient, read_page, read_pages, readings
 from include.usage.dates import Scope
 from include.usage.dead_letters import DeadLetter
 from include.usage.errors import RunIncomplete
-from include.usage.keys import CounterKey, build_key
+from include.usage.keys import CounterKey, as_columns, build_key, parse_key
 from include.usage.ledger import Counts, DateReport, DateVerdict
 from include.usage.queries import query
-from include.usage.staging import Staged, stage
+from include.usage.staging import batch_pages, stage_names
 from include.usage.store import BatchResult
 
 log = structlog.get_logger(__name__)
@@ -142,70 +142,266 @@ def verify(
         RunIncomplete: the readings of this run are gone (PostgreSQL crashed in between).
     """
     settled = {scope.date: scope.settled for scope in scopes}
-    parameters = _parameters(scopes, run_id)
-    differences: dict[dt.date, Counter[Verdict]] = defaultdict(Counter)
-    unequal: Counter[dt.date] = Counter()
-    failing: list[Difference] = []
-    regressed: list[Difference] = []
-    failing_count = 0
+    live = bool(result.live_readings) and not proven_before
+    parameters = _parameters(scopes, run_id if live else None, prefix)
+    tally = _Tally()
+    few = len({merchant for batch in batches for merchant in batch.merchant_ids}) <= merchants_shown
     with conn.transaction():
         conn.execute(query("set_snapshot"))
         # The first query takes the snapshot: before Redis is read.
-        stored = {date: (rows, int(total)) for date, rows, total in conn.execute(query("select_totals"), parameters)}
-        if not proven_before:
+        conn.execute(query("prepare_verification"))
+        sums = conn.execute(query("select_totals"), parameters)
+        stored = {date: _Totals(*map(int, totals)) for date, *totals in sums}
+        if live:
             _require_readings(conn, run_id, result)
-        staged = stage(client, conn, (key for batch in batches for key in batch.counter_keys()), prefix, keep_gone=True)
-        with conn.cursor(name="usage_differences") as cursor:
-            cursor.itersize = 1000
-            for page in pages(cursor.execute(query("select_differences"), parameters)):
-                for difference in _judge_page(client, conn, page, settled, prefix, staged):
-                    counted = differences[difference.key.date]
-                    counted[difference.verdict] += difference.verdict is not Verdict.MATCH
-                    unequal[difference.key.date] += difference.is_unequal
-                    if difference.verdict.fails:
-                        failing_count += 1
-                        if len(failing) < MAX_DIFFERENCES_KEPT:
-                            failing.append(difference)
-                    elif difference.verdict is Verdict.REGRESSED and len(regressed) < MAX_DIFFERENCES_KEPT:
-                        regressed.append(difference)
-        many = len({merchant for batch in batches for merchant in batch.merchant_ids}) > merchants_shown
-        merchants = [] if many else conn.execute(query("summarize_merchants"), parameters).fetchall()
+        look = _Look(client, conn, settled, prefix)
+        stored_names = _compare_stored(look, parameters, tally)
+        if live or stored_names != _names(batches, prefix):
+            stage_names(conn, batches, prefix)
+            _judge_missing(look, parameters, tally)
+        merchants = _summarize(conn, parameters, tally, merchants_shown * len(scopes)) if few else []
     if flag_regressions:
-        _open_regressions(conn, regressed, prefix)
+        _open_regressions(conn, tally.regressed, prefix)
     reports = []
     for scope in scopes:
-        reading = staged.by_date[scope.date]
-        counted = differences[scope.date] + Counter({Verdict.MATCH: reading.read - unequal[scope.date]})
-        rows, postgres_total = stored.get(scope.date, (0, 0))
+        totals = stored.get(scope.date, _Totals())
+        found = tally.by_date[scope.date]
+        even = totals.rows - found.rows
+        counted = found.verdicts + Counter({Verdict.MATCH: even})
         reports.append(
             DateReport(
                 date=scope.date,
                 settled=scope.settled,
-                verdict=_date_verdict(counted, reading.read, rows),
+                verdict=_date_verdict(counted, even + found.in_redis, totals.rows),
                 counts=result.counts.get(scope.date, Counts()),
                 keys={str(verdict): number for verdict, number in counted.items()},
-                redis_total=reading.total,
-                postgres_total=postgres_total,
-                bad_values=reading.dead_letters,
+                redis_total=totals.counted + found.more_in_redis,
+                postgres_total=totals.total,
+                bad_values=found.bad_values,
             )
         )
-    regressed_count = sum(counted[Verdict.REGRESSED] for counted in differences.values())
-    return Proof(reports, failing, failing_count, regressed_count, merchants, regressed)
+    regressed_count = sum(found.verdicts[Verdict.REGRESSED] for found in tally.by_date.values())
+    return Proof(reports, tally.failing, tally.failing_count, regressed_count, merchants, tally.regressed)
 
 
-def _parameters(scopes: Sequence[Scope], run_id: str) -> dict[str, Any]:
+class _Totals(NamedTuple):
+    """What is stored of a date: rows, the sum of their values, and that of their counters."""
+
+    rows: int = 0
+    total: int = 0
+    counted: int = 0
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is to be said of a date besides its even rows, those whose counter is what Redis has."""
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    #: Stored rows that are not even.
+    rows: int = 0
+    #: Keys that are not even and hold a counter in Redis.
+    in_redis: int = 0
+    bad_values: int = 0
+    #: What Redis has more than the stored counters say.
+    more_in_redis: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a comparison found, apart from even rows."""
+
+    by_date: dict[dt.date, _Found] = field(default_factory=lambda: defaultdict(_Found))
+    failing: list[Difference] = field(default_factory=list)
+    failing_count: int = 0
+    regressed: list[Difference] = field(default_factory=list)
+    #: By date and merchant: keys without a row, and what Redis has more. Kept for the first few.
+    by_merchant: dict[tuple[dt.date, str], list[int]] = field(default_factory=dict)
+
+    def note(self, difference: Difference) -> None:
+        """Take in the verdict on a key that is not even."""
+        found = self.by_date[difference.key.date]
+        found.verdicts[difference.verdict] += 1
+        counted = 0 if difference.stored is None else difference.stored - difference.carried
+        more = (difference.now or 0) - counted
+        found.in_redis += difference.now is not None
+        found.more_in_redis += more
+        self._note_merchant(difference.key, difference.stored is None, more)
+        if difference.verdict.fails:
+            self.failing_count += 1
+            if len(self.failing) < MAX_DIFFERENCES_KEPT:
+                self.failing.append(difference)
+        elif difference.verdict is Verdict.REGRESSED and len(self.regressed) < MAX_DIFFERENCES_KEPT:
+            self.regressed.append(difference)
+
+    def note_bad(self, key: CounterKey, counted: int) -> None:
+        """Take in a key that holds no counter any more: there is no number to compare."""
+        found = self.by_date[key.date]
+        found.bad_values += 1
+        found.more_in_redis -= counted
+        self._note_merchant(key, False, -counted)
+
+    def _note_merchant(self, key: CounterKey, without_row: bool, more: int) -> None:
+        of_merchant = key.date, key.merchant_id
+        if of_merchant in self.by_merchant or len(self.by_merchant) < MAX_DIFFERENCES_KEPT:
+            sums = self.by_merchant.setdefault(of_merchant, [0, 0])
+            sums[0] += without_row
+            sums[1] += more
+
+
+class _StoredPage(NamedTuple):
+    """Stored rows as Redis would tell them: select_stored."""
+
+    raw_keys: tuple[bytes, ...]
+    counters: tuple[bytes, ...]
+    dates: tuple[dt.date, ...]
+    read: tuple[int | None, ...]
+
+
+class _Look(NamedTuple):
+    """What it takes to judge a key."""
+
+    client: RedisClient
+    conn: Connection
+    settled: dict[dt.date, bool]
+    prefix: str
+
+
+def _compare_stored(look: _Look, parameters: dict[str, Any], tally: _Tally) -> tuple[int, int]:
+    """Compare every stored row with Redis. Returns the number of those that are in Redis, and their fingerprint.
+
+    Rows come out of PostgreSQL as keys and digits and answers come out of Redis as digits, so that a page on which both
+    agree costs one comparison of two lists.
+    """
+    number = fingerprint = 0
+    with look.conn.cursor(name="usage_stored") as cursor:
+        cursor.execute(query("select_stored"), parameters, binary=True)
+        # One FETCH a page.
+        rows = iter(lambda: cursor.fetchmany(PAGE), [])
+        for page, raws in read_pages(look.client, (_StoredPage(*zip(*some, strict=True)) for some in rows)):
+            if list(page.counters) == raws and not any(page.read):
+                there: Sequence[bytes] = page.raw_keys
+            else:
+                there = [raw_key for raw_key, raw in zip(page.raw_keys, raws, strict=True) if raw is not None]
+                odd = [
+                    i
+                    for i, (counter, raw, read) in enumerate(zip(page.counters, raws, page.read, strict=True))
+                    if counter != raw or read is not None
+                ]
+                _judge_odd(look, page, raws, odd, tally)
+            number += len(there)
+            fingerprint += sum(map(hash, there))
+    return number, fingerprint
+
+
+def _names(batches: Sequence[Batch], prefix: str) -> tuple[int, int]:
+    """How many keys the batches name, and the fingerprint of the keys.
+
+    A sum of 64-bit hashes (SipHash, whose secret is drawn anew by each process) does not depend on the order. Two sets
+    of as many keys that differ have the same with a probability of 2^-64.
+    """
+    number = fingerprint = 0
+    for batch in batches:
+        for page in batch_pages(batch, prefix):
+            number += len(page.raw_keys)
+            fingerprint += sum(map(hash, page.raw_keys))
+    return number, fingerprint
+
+
+def _judge_odd(look: _Look, page: _StoredPage, raws: Sequence[bytes | None], odd: Sequence[int], tally: _Tally) -> None:
+    """Judge those rows of a page that are not what Redis has, or less than was read."""
+    raw_keys = [page.raw_keys[i] for i in odd]
+    values = readings(look.client, raw_keys, [raws[i] for i in odd])
+    keys = [parse_key(raw_key, look.prefix) for raw_key in raw_keys]
+    rows = _rows(look.conn, [key for key in keys if isinstance(key, CounterKey)])
+    seen: list[_Seen] = []
+    for i, raw_key, key, now in zip(odd, raw_keys, keys, values, strict=True):
+        found = tally.by_date[page.dates[i]]
+        found.rows += 1
+        if isinstance(key, DeadLetter):
+            # A row under a name that no counter can have: there is none in Redis.
+            found.verdicts[Verdict.EXPIRED] += 1
+            found.more_in_redis -= int(page.counters[i] or 0)
+        elif isinstance(now, DeadLetter):
+            tally.note_bad(key, int(page.counters[i] or 0))
+        else:
+            seen.append(_Seen(key, raw_key, *rows[key], page.read[i], now))
+    _judge(look, seen, tally)
+
+
+def _judge_missing(look: _Look, parameters: dict[str, Any], tally: _Tally) -> None:
+    """Find the keys that have no row though the scan found them or this run read them, and judge them."""
+    with look.conn.cursor(name="usage_missing") as cursor:
+        cursor.execute(query("select_missing"), parameters)
+        while rows := cursor.fetchmany(PAGE):
+            keys = [CounterKey(*row[:3]) for row in rows]
+            raw_keys = [build_key(look.prefix, key) for key in keys]
+            seen: list[_Seen] = []
+            values = read_page(look.client, raw_keys)
+            for key, raw_key, (*_, read), now in zip(keys, raw_keys, rows, values, strict=True):
+                if isinstance(now, DeadLetter):
+                    tally.note_bad(key, 0)
+                else:
+                    seen.append(_Seen(key, raw_key, None, 0, read, now))
+            _judge(look, seen, tally)
+
+
+class _Seen(NamedTuple):
+    """All that is known of a key."""
+
+    key: CounterKey
+    raw_key: bytes
+    stored: int | None
+    carried: int
+    read: int | None
+    now: int | None
+
+
+def _judge(look: _Look, seen: Sequence[_Seen], tally: _Tally) -> None:
+    lower = {
+        raw_key: stored
+        for _, raw_key, stored, carried, _, now in seen
+        if stored is not None and now is not None and stored - carried > now
+    }
+    kept = dead_letters.kept(look.conn, lower)
+    for key, raw_key, stored, carried, read, now in seen:
+        verdict = judge(
+            stored=stored, carried=carried, read=read, now=now, settled=look.settled[key.date], kept=kept.get(raw_key)
+        )
+        tally.note(Difference(key, verdict, stored, carried, read, now))
+
+
+def _rows(conn: Connection, keys: Sequence[CounterKey]) -> dict[CounterKey, tuple[int | None, int]]:
+    """What is stored for these keys: metric_value and carried."""
+    rows = conn.execute(query("select_rows"), as_columns(keys))
+    return {CounterKey(*row[:3]): (row[3], row[4]) for row in rows}
+
+
+def _summarize(conn: Connection, parameters: dict[str, Any], tally: _Tally, most: int) -> list[tuple[Any, ...]]:
+    """Redis beside PostgreSQL, a line a date and merchant, for people; nothing if that is more than `most` lines."""
+    rows = conn.execute(query("summarize_merchants"), {**parameters, "most": most + 1}).fetchall()
+    if len(rows) > most:
+        return []
+    lines = {(date, merchant): [number, int(counted), int(total)] for date, merchant, number, counted, total in rows}
+    for of_merchant, (without_row, more) in tally.by_merchant.items():
+        line = lines.setdefault(of_merchant, [0, 0, 0])
+        line[0] += without_row
+        line[1] += more
+    return [(*of_merchant, *line) for of_merchant, line in sorted(lines.items())]
+
+
+def _parameters(scopes: Sequence[Scope], run_id: str | None, prefix: str) -> dict[str, Any]:
     partial = [(s.date, merchant) for s in scopes if s.merchant_ids is not None for merchant in s.merchant_ids]
     return {
+        "prefix": prefix,
         "run_id": run_id,
         "dates": [scope.date for scope in scopes if scope.merchant_ids is None],
         "merchant_dates": [date for date, _ in partial],
         "merchant_ids": [merchant for _, merchant in partial],
+        "all_dates": [scope.date for scope in scopes],
     }
 
 
 def _require_readings(conn: Connection, run_id: str, result: BatchResult) -> None:
-    if not result.live_readings:
-        return
     row = conn.execute(query("count_readings"), {"run_id": run_id}).fetchone()
     kept = row[0] if row else 0
     if kept < result.live_readings:
@@ -213,45 +409,6 @@ def _require_readings(conn: Connection, run_id: str, result: BatchResult) -> Non
             f"This run read {result.live_readings} counters of live dates, but only {kept} of these readings are "
             "left (PostgreSQL crashed since?). Clear upsert_merchant_usage with its downstream tasks."
         )
-
-
-def _judge_page(
-    client: RedisClient,
-    conn: Connection,
-    rows: Sequence[tuple[Any, ...]],
-    settled: dict[dt.date, bool],
-    prefix: str,
-    staged: Staged,
-) -> list[Difference]:
-    """Judge rows of select_differences. Keys without a second reading yet are read here."""
-    keys = [CounterKey(*row[:3]) for row in rows]
-    raw_keys = [build_key(prefix, key) for key in keys]
-    unread = [raw_key for raw_key, row in zip(raw_keys, rows, strict=True) if row[6] is None]
-    found = dict(zip(unread, read_page(client, unread) if unread else [], strict=True))
-    lower = {
-        raw_key: stored
-        for raw_key, (*_, stored, carried, _, now) in zip(raw_keys, rows, strict=True)
-        if stored is not None and now is not None and stored - carried > now
-    }
-    kept = dead_letters.kept(conn, lower)
-    judged = []
-    for key, raw_key, (*_, stored, carried, read, staged_now) in zip(keys, raw_keys, rows, strict=True):
-        now = found[raw_key] if staged_now is None else staged_now
-        if isinstance(now, DeadLetter):
-            continue  # told as a dead letter; there is no number to compare
-        if staged_now is None and now is not None:
-            staged.by_date[key.date].read += 1
-            staged.by_date[key.date].total += now
-        verdict = judge(
-            stored=stored,
-            carried=carried or 0,
-            read=read,
-            now=now,
-            settled=settled[key.date],
-            kept=kept.get(raw_key),
-        )
-        judged.append(Difference(key, verdict, stored, carried or 0, read, now))
-    return judged
 
 
 def _open_regressions(conn: Connection, regressed: Sequence[Difference], prefix: str) -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import redis
 
-from include.usage import schema, staging, verification
+from include.usage import counters, schema, verification
 from include.usage.connections import prepare
 from include.usage.errors import RunIncomplete, UsageMismatch
 from include.usage.keys import CounterKey
@@ -198,13 +198,13 @@ def test_parallel_run_that_stores_during_verification_is_no_regression(
     usage.write({key("acme", date): 5})
     stored = usage.store_only(date)
 
-    def stage_then_be_overtaken(*arguments: Any, **options: Any) -> Any:
-        staged = staging.stage(*arguments, **options)
+    def read_then_be_overtaken(*arguments: Any) -> Any:
+        read = list(counters.read_pages(*arguments))
         usage.write({key("acme", date): 9})
         other.store_only(date)
-        return staged
+        return iter(read)
 
-    monkeypatch.setattr(verification, "stage", stage_then_be_overtaken)
+    monkeypatch.setattr(verification, "read_pages", read_then_be_overtaken)
     (report,) = usage.prove(stored).reports
     assert (report.verdict, report.keys) == ("verified", {"match": 1})
     assert usage.letters() == []
