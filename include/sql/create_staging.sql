@@ -1,15 +1,8 @@
--- Where readings of Redis land before they meet the table, and what differs of them. Empty again with the end of the
--- transaction, whatever its end; made once a connection, because making a table writes WAL.
+-- Where readings of Redis land before they meet the table. Empty again with the end of the transaction, whatever its
+-- end; made once a connection, because making a table writes WAL.
 CREATE TEMPORARY TABLE IF NOT EXISTS usage_staged (
     merchant_id text COLLATE "C" NOT NULL,
     date        date             NOT NULL,
     metric_type text COLLATE "C" NOT NULL,
     value       bigint           -- NULL: a key's name only (verification)
-) ON COMMIT DELETE ROWS;
-CREATE TEMPORARY TABLE IF NOT EXISTS usage_difference (
-    merchant_id text COLLATE "C" NOT NULL,
-    date        date             NOT NULL,
-    metric_type text COLLATE "C" NOT NULL,
-    value       bigint           NOT NULL,
-    is_new      boolean          NOT NULL
 ) ON COMMIT DELETE ROWS;

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 import redis
+from hiredis import pack_command
 from redis.cluster import RedisCluster
 
 from include.usage import cluster
@@ -155,7 +156,8 @@ def _read_ahead(client: redis.Redis, pages: Iterable[AnyPage]) -> Iterator[tuple
 def _ask(connection: Any, keys: Sequence[bytes]) -> bool:
     """Send MGET. Returns whether the connection holds."""
     try:
-        connection.send_command("MGET", *keys, check_health=False)
+        # Packed here, because the connection's own way looks at each key in Python.
+        connection.send_packed_command([pack_command(("MGET", *keys))], check_health=False)  # type: ignore[arg-type]
     except _BROKEN:
         return False
     return True

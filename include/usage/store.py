@@ -190,15 +190,19 @@ def _try_part(
 def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool) -> list[CounterKey]:
     """Raise the table to what is staged; returns the keys that it still does not hold as they were read."""
     part = _part_of_table(batch)
-    # Planned anew each time: what is staged differs from batch to batch.
-    if not conn.execute(query("find_differences"), part, prepare=False).rowcount:
+    # Planned anew each time (prepare=False): what is staged differs from batch to batch.
+    counted = conn.execute(query("count_differences"), part, prepare=False).fetchone()
+    assert counted is not None  # an aggregate always returns a row
+    missing, different = counted
+    if not missing and not different:
         return []
-    if alone:
-        for date, inserted in conn.execute(query("insert_new"), prepare=False):
+    if alone and missing:
+        for date, inserted in conn.execute(query("insert_new"), part, prepare=False):
             result.counts[date].inserted = inserted
-    for date, inserted, updated in conn.execute(query("upsert_differences"), {"with_new": not alone}, prepare=False):
-        result.counts[date].inserted += inserted
-        result.counts[date].updated = updated
+    if different or not alone:
+        for date, inserted, updated in conn.execute(query("upsert_staged"), part, prepare=False):
+            result.counts[date].inserted += inserted
+            result.counts[date].updated = updated
     return [CounterKey(*row) for row in conn.execute(query("select_suspects"), part, prepare=False)]
 
 
