@@ -23,6 +23,7 @@ from include.usage.errors import RunIncomplete, UpsertFailed, UsageMismatch
 from include.usage.keys import CounterKey, parse_key, parse_page, shown
 from include.usage.ledger import DateVerdict
 from include.usage.queries import query
+from include.usage.reading import Reader, ReaderAhead
 from include.usage.report import describe
 from include.usage.settings import Settings
 from include.usage.store import BatchResult, store_batch, totals_by_date
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 # Dead letters written by one scan at most; a flood beyond that is counted in the log, not stored.
 MAX_DEAD_LETTERS_A_SCAN: Final = 10_000
+# A batch costs a dozen statements, whatever its size: next to so many keys they do not count.
+KEYS_WORTH_A_BATCH: Final = 10_000
 # Merchants that one line of the log names at most.
 MAX_MERCHANTS_NAMED: Final = 10
 
@@ -95,11 +98,16 @@ class Survey:
             self.bad_left_out += letter.redis_key not in self.bad
 
 
-def scan(client: RedisClient, conn: Connection, run: Run, settings: Settings) -> tuple[Plan, list[Batch]]:
+def scan(
+    client: RedisClient, conn: Connection, run: Run, settings: Settings, *, here: bool = False
+) -> tuple[Plan, list[Batch]]:
     """Find all keys of a run's dates with one SCAN, and deal them into batches.
 
     Bad keys become dead letters. Open dead letters are tried again: a key that became good is aggregated by
     this run, whatever its date; one that is gone is resolved.
+
+    Args:
+        here: the batches are stored one after the other in this process, so that a few large ones cost the least.
 
     Raises:
         SchemaError: the tables are missing or not ours.
@@ -127,7 +135,10 @@ def scan(client: RedisClient, conn: Connection, run: Run, settings: Settings) ->
                 date=str(date),
             )
     live = {scope.date for scope in scopes.values() if not scope.settled}
-    batches = survey.census.batches(live, settings.max_mapped_tasks)
+    most = settings.max_mapped_tasks
+    if here:
+        most = min(most, sum(map(survey.census.key_count, scopes)) // KEYS_WORTH_A_BATCH + 1)
+    batches = survey.census.batches(live, most)
     log.info(
         f"Scanned {survey.scanned:,} keys in Redis, dealt into {len(batches)} batches",
         scanned=survey.scanned,
@@ -257,13 +268,20 @@ def _retry_dead_letters(
     }
 
 
-def store(client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+def store(
+    client: RedisClient,
+    conn: Connection,
+    batch: Batch,
+    run_id: str,
+    settings: Settings,
+    reader: Reader | None = None,
+) -> BatchResult:
     """Store one batch.
 
     Raises:
         UpsertFailed: some merchants could not be stored; all others were.
     """
-    result = store_batch(client, conn, batch, run_id, settings)
+    result = store_batch(client, conn, batch, run_id, settings, reader)
     if result.failures:
         raise UpsertFailed(result.failures)
     return result
@@ -388,6 +406,13 @@ def compare(client: RedisClient, conn: Connection, run: Run, settings: Settings)
     return verify(client, conn, scopes, batches, BatchResult(), run.run_id, settings.key_prefix, flag_regressions=False)
 
 
+def _reader_ahead(
+    client: RedisClient, conn: Connection, plan: Plan, batches: Sequence[Batch], settings: Settings
+) -> ReaderAhead:
+    open_keys = dead_letters.open_keys(conn, [scope.date for scope in plan.scopes])
+    return ReaderAhead(client, settings.key_prefix, batches, open_keys)
+
+
 def aggregate(
     client: RedisClient,
     conn: Connection,
@@ -404,13 +429,13 @@ def aggregate(
         UpsertFailed: some merchants could not be stored; all others were, and the ledger says so.
         UsageMismatch: Redis and PostgreSQL do not agree.
     """
-    plan, batches = scan(client, conn, run, settings)
+    plan, batches = scan(client, conn, run, settings, here=True)
     results: list[BatchResult] = []
     failures: dict[str, str] = {}
-    with _failure_noted(conn, run.run_id):
+    with _failure_noted(conn, run.run_id), _reader_ahead(client, conn, plan, batches, settings) as reader:
         for done, batch in enumerate(batches, start=1):
             try:
-                results.append(store(client, conn, batch, run.run_id, settings))
+                results.append(store(client, conn, batch, run.run_id, settings, reader))
             except UpsertFailed as error:
                 failures.update(error.failures)
             if on_batch is not None:

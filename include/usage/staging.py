@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -46,7 +46,7 @@ class DateReading:
 
 @dataclass(slots=True)
 class Staged:
-    """What a pass over some keys found besides the good values, which are in the temporary table.
+    """What reading some keys found besides the good values, which become rows.
 
     Of a flood of bad values the first are kept, all are counted.
     """
@@ -54,6 +54,16 @@ class Staged:
     by_date: dict[dt.date, DateReading] = field(default_factory=lambda: defaultdict(DateReading))
     dead_letters: list[DeadLetter] = field(default_factory=list)
     healed: list[bytes] = field(default_factory=list)
+
+
+def raw_keys(batch: Batch, prefix: str) -> Iterator[list[bytes]]:
+    """The Redis keys of a batch, a list for each date and merchant. Put together from parts that were encoded once."""
+    for group in batch.groups:
+        day = iso(group.date)
+        ends = [metric.encode() for metric in group.metric_types]
+        for merchant in group.merchant_ids:
+            start = f"{prefix}:{merchant}:{day}:".encode()
+            yield [start + end for end in ends]
 
 
 def batch_pages(batch: Batch, prefix: str, size: int = PAGE) -> Iterator[Page]:
@@ -81,45 +91,47 @@ def batch_pages(batch: Batch, prefix: str, size: int = PAGE) -> Iterator[Page]:
         yield page
 
 
-def stage(
+def read_batch(
     client: RedisClient,
-    conn: Connection,
     batch: Batch,
     prefix: str,
+    staged: Staged,
     *,
     open_keys: frozenset[bytes] | set[bytes] = frozenset(),
     on_reading: Callable[[CounterKey, int], None] | None = None,
-) -> Staged:
-    """Read a batch's counters and COPY them into the temporary table `usage_staged`, a page at a time.
+) -> Iterator[bytes]:
+    """Read a batch's counters, and give them as rows of COPY's text format, a page at a time.
 
-    Needs a transaction, and the rows live as long as that. Memory stays flat, however many keys come.
+    Memory stays flat, however many keys come.
 
     Args:
-        open_keys: keys with an open dead letter; those now good or gone come back in `healed`.
+        staged: is filled with all that is not a good value.
+        open_keys: keys with an open dead letter; those now good or gone are added to `healed`.
         on_reading: called with every good value.
     """
-    staged = Staged()
+    for page, raws in read_pages(client, batch_pages(batch, prefix)):
+        # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
+        if all_plain(raws) and on_reading is None and open_keys.isdisjoint(page.raw_keys):
+            for date, number in page.dates.items():
+                staged.by_date[date].read += number
+            yield copy_rows(page.row_starts, raws)
+        else:
+            values = readings(client, page.raw_keys, raws)
+            yield copy_rows(*_sort(staged, page, values, prefix, open_keys, on_reading))
+
+
+def stage(conn: Connection, rows: Iterable[bytes]) -> None:
+    """COPY rows into the temporary table `usage_staged`. Needs a transaction, and they live as long as that."""
     conn.execute(query("create_staging"))
     with conn.cursor() as cursor, cursor.copy(query("copy_staging")) as copy:
-        for page, raws in read_pages(client, batch_pages(batch, prefix)):
-            # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
-            if all_plain(raws) and on_reading is None and open_keys.isdisjoint(page.raw_keys):
-                for date, number in page.dates.items():
-                    staged.by_date[date].read += number
-                copy.write(copy_rows(page.row_starts, raws))
-            else:
-                values = readings(client, page.raw_keys, raws)
-                copy.write(copy_rows(*_sort(staged, page, values, prefix, open_keys, on_reading)))
-    return staged
+        for block in rows:
+            copy.write(block)
 
 
-def stage_names(conn: Connection, batches: Sequence[Batch], prefix: str) -> None:
+def stage_names(conn: Connection, batches: Iterable[Batch], prefix: str) -> None:
     """COPY the keys of batches into the temporary table `usage_staged`, without values. Needs a transaction."""
-    conn.execute(query("create_staging"))
-    with conn.cursor() as cursor, cursor.copy(query("copy_staging")) as copy:
-        for batch in batches:
-            for page in batch_pages(batch, prefix):
-                copy.write(copy_rows(page.row_starts, [None] * len(page.row_starts)))
+    pages = (page for batch in batches for page in batch_pages(batch, prefix))
+    stage(conn, (copy_rows(page.row_starts, [None] * len(page.row_starts)) for page in pages))
 
 
 def _sort(

@@ -23,6 +23,7 @@ from include.usage.errors import UsageError
 from include.usage.keys import CounterKey, as_columns, build_key, shown
 from include.usage.ledger import Counts
 from include.usage.queries import query
+from include.usage.reading import Reader
 from include.usage.settings import OnRegression, Settings
 from include.usage.staging import stage
 
@@ -78,7 +79,14 @@ class BatchResult:
         return result
 
 
-def store_batch(client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+def store_batch(
+    client: RedisClient,
+    conn: Connection,
+    batch: Batch,
+    run_id: str,
+    settings: Settings,
+    reader: Reader | None = None,
+) -> BatchResult:
     """Read a batch's counters and raise `merchant_usage` to them.
 
     Deadlocks and serialization failures are tried again at once. What PostgreSQL refuses otherwise is narrowed
@@ -86,6 +94,7 @@ def store_batch(client: RedisClient, conn: Connection, batch: Batch, run_id: str
 
     Args:
         conn: in autocommit mode; transactions are opened here.
+        reader: reads the counters; None for one that reads when asked.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be read; what was committed before stays, and is right.
@@ -93,9 +102,10 @@ def store_batch(client: RedisClient, conn: Connection, batch: Batch, run_id: str
         psycopg.ProgrammingError: the schema or a permission is missing.
     """
     result = BatchResult()
+    reader = reader or Reader(client, settings.key_prefix)
     for part in _parts(batch):
         try:
-            result.add(_store_part(client, conn, part, run_id, settings))
+            result.add(_store_part(reader, conn, part, run_id, settings))
         except psycopg.Error as error:
             if not _concerns_data(error):
                 raise
@@ -143,16 +153,16 @@ def _parts(batch: Batch) -> Iterator[Batch]:
     wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
     reraise=True,
 )
-def _store_part(client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+def _store_part(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
     try:
-        return _try_part(client, conn, batch, run_id, settings, alone=True)
+        return _try_part(reader, conn, batch, run_id, settings, alone=True)
     except psycopg.errors.UniqueViolation:
         # A parallel run inserted a row that was new to both.
-        return _try_part(client, conn, batch, run_id, settings, alone=False)
+        return _try_part(reader, conn, batch, run_id, settings, alone=False)
 
 
 def _try_part(
-    client: RedisClient, conn: Connection, batch: Batch, run_id: str, settings: Settings, *, alone: bool
+    reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings, *, alone: bool
 ) -> BatchResult:
     """Store what one transaction may hold. `alone`: no other run is expected to insert the same rows now."""
     result = BatchResult()
@@ -161,14 +171,9 @@ def _try_part(
     dates = {"dates": batch.dates}
     with conn.transaction():
         conn.execute(query("set_limits"), LIMITS)
-        staged = stage(
-            client,
-            conn,
-            batch,
-            settings.key_prefix,
-            open_keys=dead_letters.open_keys(conn, batch.dates),
-            on_reading=told.note if told.wanted else None,
-        )
+        open_keys = dead_letters.open_keys(conn, batch.dates)
+        rows, staged = reader.read(batch, open_keys, told.note if told.wanted else None)
+        stage(conn, rows)
         suspects = _write(conn, batch, result, alone=alone)
         if live:
             conn.execute(query("insert_readings"), {**_part_of_table(batch), "run_id": run_id, "dates": live})
@@ -182,7 +187,7 @@ def _try_part(
             result.live_readings += reading.read
     # In transactions of their own: locking them after the rows above would break the order of locks.
     for page in pages(suspects):
-        _settle_suspects(client, conn, page, result, settings)
+        _settle_suspects(reader.client, conn, page, result, settings)
     told.tell(result)
     return result
 

@@ -21,7 +21,7 @@ from include.usage.errors import RunIncomplete
 from include.usage.keys import CounterKey, as_columns, build_key, parse_key
 from include.usage.ledger import Counts, DateReport, DateVerdict
 from include.usage.queries import query
-from include.usage.staging import batch_pages, stage_names
+from include.usage.staging import raw_keys, stage_names
 from include.usage.store import BatchResult
 
 log = structlog.get_logger(__name__)
@@ -301,20 +301,20 @@ def _names(batches: Sequence[Batch], prefix: str) -> tuple[int, int]:
     """
     number = fingerprint = 0
     for batch in batches:
-        for page in batch_pages(batch, prefix):
-            number += len(page.raw_keys)
-            fingerprint += sum(map(hash, page.raw_keys))
+        for some in raw_keys(batch, prefix):
+            number += len(some)
+            fingerprint += sum(map(hash, some))
     return number, fingerprint
 
 
 def _judge_odd(look: _Look, page: _StoredPage, raws: Sequence[bytes | None], odd: Sequence[int], tally: _Tally) -> None:
     """Judge those rows of a page that are not what Redis has, or less than was read."""
-    raw_keys = [page.raw_keys[i] for i in odd]
-    values = readings(look.client, raw_keys, [raws[i] for i in odd])
-    keys = [parse_key(raw_key, look.prefix) for raw_key in raw_keys]
+    odd_keys = [page.raw_keys[i] for i in odd]
+    values = readings(look.client, odd_keys, [raws[i] for i in odd])
+    keys = [parse_key(raw_key, look.prefix) for raw_key in odd_keys]
     rows = _rows(look.conn, [key for key in keys if isinstance(key, CounterKey)])
     seen: list[_Seen] = []
-    for i, raw_key, key, now in zip(odd, raw_keys, keys, values, strict=True):
+    for i, raw_key, key, now in zip(odd, odd_keys, keys, values, strict=True):
         found = tally.by_date[page.dates[i]]
         found.rows += 1
         if isinstance(key, DeadLetter):
@@ -334,10 +334,10 @@ def _judge_missing(look: _Look, parameters: dict[str, Any], tally: _Tally) -> No
         cursor.execute(query("select_missing"), parameters)
         while rows := cursor.fetchmany(PAGE):
             keys = [CounterKey(*row[:3]) for row in rows]
-            raw_keys = [build_key(look.prefix, key) for key in keys]
+            missing = [build_key(look.prefix, key) for key in keys]
             seen: list[_Seen] = []
-            values = read_page(look.client, raw_keys)
-            for key, raw_key, (*_, read), now in zip(keys, raw_keys, rows, values, strict=True):
+            values = read_page(look.client, missing)
+            for key, raw_key, (*_, read), now in zip(keys, missing, rows, values, strict=True):
                 if isinstance(now, DeadLetter):
                     tally.note_bad(key, 0)
                 else:
