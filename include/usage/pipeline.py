@@ -406,11 +406,30 @@ def compare(client: RedisClient, conn: Connection, run: Run, settings: Settings)
     return verify(client, conn, scopes, batches, BatchResult(), run.run_id, settings.key_prefix, flag_regressions=False)
 
 
-def _reader_ahead(
-    client: RedisClient, conn: Connection, plan: Plan, batches: Sequence[Batch], settings: Settings
-) -> ReaderAhead:
+def store_all(
+    client: RedisClient,
+    conn: Connection,
+    plan: Plan,
+    batches: Sequence[Batch],
+    settings: Settings,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> tuple[list[BatchResult], dict[str, str]]:
+    """Store batches one after the other, each read from Redis while the one before it is being stored.
+
+    Returns the results of those that were stored whole, and why which merchants of the others could not be stored.
+    """
+    results: list[BatchResult] = []
+    failures: dict[str, str] = {}
     open_keys = dead_letters.open_keys(conn, [scope.date for scope in plan.scopes])
-    return ReaderAhead(client, settings.key_prefix, batches, open_keys)
+    with ReaderAhead(client, settings.key_prefix, batches, open_keys) as reader:
+        for done, batch in enumerate(batches, start=1):
+            try:
+                results.append(store(client, conn, batch, plan.run_id, settings, reader))
+            except UpsertFailed as error:
+                failures.update(error.failures)
+            if on_batch is not None:
+                on_batch(done, len(batches))
+    return results, failures
 
 
 def aggregate(
@@ -430,16 +449,8 @@ def aggregate(
         UsageMismatch: Redis and PostgreSQL do not agree.
     """
     plan, batches = scan(client, conn, run, settings, here=True)
-    results: list[BatchResult] = []
-    failures: dict[str, str] = {}
-    with _failure_noted(conn, run.run_id), _reader_ahead(client, conn, plan, batches, settings) as reader:
-        for done, batch in enumerate(batches, start=1):
-            try:
-                results.append(store(client, conn, batch, run.run_id, settings, reader))
-            except UpsertFailed as error:
-                failures.update(error.failures)
-            if on_batch is not None:
-                on_batch(done, len(batches))
+    with _failure_noted(conn, run.run_id):
+        results, failures = store_all(client, conn, plan, batches, settings, on_batch)
     try:
         return prove(client, conn, plan, batches, results, settings)
     except (RunIncomplete, UsageMismatch):

@@ -117,11 +117,16 @@ class HeardRedis(redis.Redis):
 def heard(redis_url: str, postgres_url: str, hear: Hear = nothing) -> Iterator[tuple[HeardRedis, HeardConnection]]:
     """Clients for the engine, all of whose steps are heard."""
     scan_pages, compare_and_delete, write = counters.scan_pages, cleanup._compare_and_delete, psycopg.Copy.write
+    ask = counters._ask
 
     def scanning(*arguments: Any) -> Iterator[list[bytes]]:
         for page in scan_pages(*arguments):
             hear("page")
             yield page
+
+    def asking(*arguments: Any) -> bool:
+        hear("mget")
+        return ask(*arguments)
 
     def deleting(*arguments: Any) -> list[bool]:
         hear("delete")
@@ -134,6 +139,7 @@ def heard(redis_url: str, postgres_url: str, hear: Hear = nothing) -> Iterator[t
     with ExitStack() as stack:
         if hear is not nothing:
             stack.enter_context(mock.patch.object(pipeline, "scan_pages", scanning))
+            stack.enter_context(mock.patch.object(counters, "_ask", asking))
             stack.enter_context(mock.patch.object(cleanup, "_compare_and_delete", deleting))
             stack.enter_context(mock.patch.object(psycopg.Copy, "write", writing))
         client = stack.enter_context(HeardRedis.from_url(redis_url))
@@ -217,7 +223,9 @@ def run_tasks(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
 def run_whole(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
     """The same run as one process without a scheduler does it: nothing is kept from one attempt to the next."""
     with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
-        proof = pipeline.aggregate(client, conn, job.run, job.settings)
+        # Several batches of few keys.
+        with mock.patch.object(pipeline, "KEYS_WORTH_A_BATCH", 2000):
+            proof = pipeline.aggregate(client, conn, job.run, job.settings)
     return [report.as_metadata() for report in proof.reports]
 
 

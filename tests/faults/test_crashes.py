@@ -37,7 +37,7 @@ DURING_UPSERT = {
     "before the first page is read": ["mget"],
     "between reading and writing": ["mget", "mget"],
     "in the middle of COPY": ["copied"],
-    "after COPY": ["did:analyze_staging"],
+    "after COPY": ["sql:count_differences"],
     "before the upsert": ["sql:upsert_staged"],
     "after the upsert": ["did:upsert_staged"],
     "after the readings": ["did:insert_readings"],
@@ -52,7 +52,7 @@ DURING_UPSERT = {
 DURING_VERIFY = {
     "before the snapshot": ["sql:set_snapshot"],
     "in the second reading": ["did:select_totals", "mget", "mget"],
-    "in the second COPY": ["did:select_totals", "copied", "copied"],
+    "before what is missing is looked for": ["did:select_totals", "copied"],
     "after the comparison": ["committed:set_snapshot"],
     "before the ledger": ["sql:finish_run"],
     "in the ledger": ["did:finish_run", "sql:finish_run"],

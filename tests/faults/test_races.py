@@ -248,7 +248,7 @@ def test_reading_from_before_a_restart_is_not_added_to_what_was_carried(
         other.aggregate(TODAY, on_regression=OnRegression.CARRY)
         assert (usage.rows()[acme], usage.carried(acme)) == (105, 100)
 
-    late = At("sql:upsert_staged", do=restart_and_carry)
+    late = At("sql:count_differences", do=restart_and_carry)
     with heard(valkey.url, database_url, late) as (client, conn):
         run = Run("the late run", "manual", (TODAY,), NOW)
         proof = pipeline.aggregate(client, conn, run, settings(on_regression=OnRegression.CARRY))
@@ -302,8 +302,8 @@ def test_another_run_stores_more_while_ours_settles_a_suspect(
     "moment",
     [
         pytest.param(["did:select_totals"], id="before Redis is read again"),
-        pytest.param(["did:select_totals", "copied"], id="while Redis is read again"),
-        pytest.param(["did:select_totals", "did:analyze_staging"], id="after Redis was read again"),
+        pytest.param(["did:select_totals", "mget"], id="while Redis is read again"),
+        pytest.param(["sql:summarize_merchants"], id="after Redis was read again"),
     ],
 )
 def test_another_run_stores_more_while_ours_verifies(
