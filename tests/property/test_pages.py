@@ -1,0 +1,111 @@
+"""What is done for a whole page says what the exact way says key by key, or steps aside, however hostile keys are."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from include.usage.batches import Batch, Census, Group
+from include.usage.counters import all_plain, parse_value
+from include.usage.keys import CounterKey, build_key, parse_key, parse_page
+from include.usage.staging import batch_pages, copy_rows, raw_keys
+
+DAY = "2026-11-23"
+parts = st.one_of(
+    st.sampled_from([b"acme", b"a:b", b"", b"\n", b"\xff", b"\0", b"x" * 300, "é🎉".encode(), b"a\nusage:b"]),
+    st.binary(max_size=8),
+    st.text(max_size=8).map(lambda text: text.encode(errors="surrogatepass")),
+)
+days = st.sampled_from([b"2026-11-23", b"2026-11-24", b"2026-02-30", b"2026-1-01", "\uff12026-11-23".encode(), b""])
+hostile_keys = st.one_of(
+    st.builds(lambda merchant, day, metric: b":".join([b"usage", merchant, day, metric]), parts, days, parts),
+    st.binary(max_size=30),
+)
+good_parts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0:"), min_size=1, max_size=20)
+good_keys = st.builds(lambda merchant, metric: f"usage:{merchant}:{DAY}:{metric}".encode(), good_parts, good_parts)
+
+
+@given(st.lists(good_keys, max_size=8), st.lists(hostile_keys, max_size=3), st.sampled_from(["usage", "u.*e", "a:b"]))
+@example([b"usage:a:2026-11-23:q\nusage:b:2026-11-23:q"], [], "usage")
+@example([b"usage:a:2026-11-23:q\n"], [], "usage")
+@example([b"usage:a:2026-11-23:q"], [b""], "usage")
+@example([b"usage:a\r:2026-11-23:q\x85"], [], "usage")
+def test_a_page_of_keys(good: list[bytes], hostile: list[bytes], prefix: str) -> None:
+    page = good + hostile
+    at_once = parse_page(page, prefix)
+    one_by_one: dict[dt.date, list[tuple[str, str]]] = defaultdict(list)
+    for raw in page:
+        key = parse_key(raw, prefix)
+        if not isinstance(key, CounterKey):
+            assert at_once is None
+            return
+        one_by_one[key.date].append((key.merchant_id, key.metric_type))
+    # It may step aside for a good key (a newline in an id), and if it does not it is right.
+    assert at_once is None or at_once == one_by_one
+    if not hostile and prefix == "usage":
+        assert at_once is not None or any(b"\n" in raw for raw in page)
+
+
+values = st.one_of(
+    st.none(),
+    st.integers(-(2**64), 2**64).map(lambda number: b"%d" % number),
+    st.sampled_from([b"", b"007", b"1_000", b" 1", b"1\n", "٣".encode(), b"+1", b"-0", b"9" * 18, b"9" * 19]),
+    st.binary(max_size=6),
+)
+
+
+@given(st.lists(values, max_size=6))
+def test_a_page_of_values(raws: list[bytes | None]) -> None:
+    if all_plain(raws):
+        assert [parse_value(b"key", raw or b"") for raw in raws] == [int(raw or b"") for raw in raws]
+    elif (
+        raws
+        and None not in raws
+        and all(raw == b"%d" % number for number, raw in zip(_numbers(raws), raws, strict=True))
+    ):
+        assert max(_numbers(raws)) >= 10**18, "it steps aside for what is odd, not for what is good"
+
+
+def _numbers(raws: list[bytes | None]) -> list[int]:
+    numbers = [parse_value(b"key", raw or b"") for raw in raws]
+    return [number if isinstance(number, int) else -1 for number in numbers]
+
+
+some_keys = st.builds(
+    CounterKey,
+    merchant_id=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=6),
+    date=st.sampled_from([dt.date(2026, 11, 23), dt.date(2026, 11, 24)]),
+    metric_type=st.sampled_from(["queries", "a\tb", "back\\slash", "new\nline", "é"]),
+)
+
+
+@given(st.lists(some_keys, max_size=30), st.integers(1, 7))
+def test_pages_of_a_batch_name_its_keys(keys: list[CounterKey], size: int) -> None:
+    census = Census()
+    for key in keys:
+        census.add_all(key.date, [(key.merchant_id, key.metric_type)])
+    for batch in census.batches((), 2):
+        expected = [build_key("usage", key) for key in batch.counter_keys()]
+        pages = list(batch_pages(batch, "usage", size))
+        assert [raw for page in pages for raw in page.raw_keys] == expected
+        assert [raw for some in raw_keys(batch, "usage") for raw in some] == expected
+        assert sum(page.dates.total() for page in pages) == len(expected)
+        assert all(len(page.raw_keys) == len(page.row_starts) == page.dates.total() < 2 * size for page in pages)
+        first, last = batch.range
+        assert (first, last) == (batch.merchant_ids[0], batch.merchant_ids[-1])
+        assert first.encode() == min(merchant.encode() for merchant in batch.merchant_ids)
+        assert last.encode() == max(merchant.encode() for merchant in batch.merchant_ids)
+
+
+def test_a_row_of_copy() -> None:
+    batch = Batch((Group(dt.date(2026, 11, 23), ("a\tb", "c\\d"), ("new\nline", "car\rriage")),))
+    (page,) = batch_pages(batch, "usage")
+    assert copy_rows(page.row_starts, [b"1", None, b"3", b"4"]) == (
+        b"new\\nline\t2026-11-23\ta\\tb\t1\n"
+        b"new\\nline\t2026-11-23\tc\\\\d\t\\N\n"
+        b"car\\rriage\t2026-11-23\ta\\tb\t3\n"
+        b"car\\rriage\t2026-11-23\tc\\\\d\t4\n"
+    )
