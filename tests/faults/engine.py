@@ -222,10 +222,10 @@ def run_tasks(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
 
 def run_whole(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
     """The same run as one process without a scheduler does it: nothing is kept from one attempt to the next."""
-    with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
-        # Several batches of few keys.
-        with mock.patch.object(pipeline, "KEYS_WORTH_A_BATCH", 2000):
-            proof = pipeline.aggregate(client, conn, job.run, job.settings)
+    # Several batches of few keys.
+    few = mock.patch.object(pipeline, "KEYS_WORTH_A_BATCH", 2000)
+    with heard(job.redis_url, job.postgres_url, hear) as (client, conn), few:
+        proof = pipeline.aggregate(client, conn, job.run, job.settings)
     return [report.as_metadata() for report in proof.reports]
 
 

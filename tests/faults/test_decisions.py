@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.usage import dead_letters
+from include.usage import dead_letters, pipeline
 from include.usage.dead_letters import Reason
 from include.usage.resolution import Decided, Decision, decide
 from tests.support import TODAY, YESTERDAY, Usage, key, raw
@@ -70,6 +70,7 @@ def test_key_that_overtook_and_is_gone_counts_as_it_was_last_seen(usage: Usage, 
 
 def test_flood_of_bad_keys_hides_no_regression(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "MAX_OPEN", 3)
+    monkeypatch.setattr(pipeline, "KEYS_WORTH_A_BATCH", 1)
     counts(usage, 100)
     usage.write({key(f"m{n}", YESTERDAY): "x" for n in range(10)})
     usage.aggregate(YESTERDAY)

@@ -106,15 +106,14 @@ class Later:
     def __init__(self, usage: Usage, other: Connection, stored: int, counter: int) -> None:
         self.usage, self.other, self.stored, self.counter = usage, other, stored, counter
 
-    def stage(self, *arguments: Any, **options: Any) -> Any:
-        staged = staging.stage(*arguments, **options)
+    def stage(self, *arguments: Any, **options: Any) -> None:
+        staging.stage(*arguments, **options)
         self.other.execute(
             "INSERT INTO merchant_usage VALUES ('acme', %s, 'queries', %s) ON CONFLICT (merchant_id, date, metric_type)"
             " DO UPDATE SET metric_value = EXCLUDED.metric_value",
             [YESTERDAY, self.stored],
         )
         self.usage.write({key("acme"): self.counter})
-        return staged
 
 
 @pytest.mark.parametrize(
@@ -160,13 +159,12 @@ def test_suspect_that_cannot_be_read_again(
     usage.write({key("acme"): 5, key("other"): 1})
 
     class Gone(Later):
-        def stage(self, *arguments: Any, **options: Any) -> Any:
-            staged = super().stage(*arguments, **options)
+        def stage(self, *arguments: Any, **options: Any) -> None:
+            super().stage(*arguments, **options)
             if now is None:
                 self.usage.client.delete(raw(key("acme")))
             else:
                 self.usage.write({key("acme"): now})
-            return staged
 
     monkeypatch.setattr(store, "stage", Gone(usage, connect(), stored=8, counter=0).stage)
     usage.aggregate()
