@@ -168,7 +168,6 @@ def _try_part(
     result = BatchResult()
     told = _MerchantLog(batch)
     live = sorted(batch.live_dates)
-    dates = {"dates": batch.dates}
     with conn.transaction():
         conn.execute(query("set_limits"), LIMITS)
         open_keys = dead_letters.open_keys(conn, batch.dates)
