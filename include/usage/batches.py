@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -154,23 +154,22 @@ class Census:
         live = frozenset(live_dates)
         metric_types = _Decoder(list(self._bit_of))
         batches = []
-        for merchants in deal(sorted(self._weights().items()), at_most):
+        for merchants in deal(_Weighted(self, self._merchants()), at_most):
             groups = tuple(
                 group for date in sorted(self._masks) for group in self._groups(date, merchants, metric_types)
             )
             batches.append(Batch(groups, live & {group.date for group in groups}))
         return batches
 
-    def _weights(self) -> dict[str, int]:
-        """How many keys each merchant has, all dates together."""
-        weights: dict[str, int] = defaultdict(int)
-        for masks in self._masks.values():
-            for merchant, mask in masks.items():
-                weights[merchant] += mask.bit_count()
-        for rare in self._rare.values():
-            for merchant, metrics in rare.items():
-                weights[merchant] += len(metrics)
-        return weights
+    def _merchants(self) -> list[str]:
+        """The merchants of all dates, in order. Of one date without a set of them: there may be 100 000."""
+        first, *others = self._masks.values() or ({},)
+        return sorted(set(first).union(*others) if others else first)
+
+    def weight(self, merchant: str) -> int:
+        """How many keys a merchant has, all dates together."""
+        common = sum(masks.get(merchant, 0).bit_count() for masks in self._masks.values())
+        return common + sum(len(rare.get(merchant, ())) for rare in self._rare.values())
 
     def _groups(self, date: dt.date, merchants: Iterable[str], metric_types: _Decoder) -> Iterator[Group]:
         """What these merchants have on a date, those that have the same together."""
@@ -183,6 +182,23 @@ class Census:
                 sharing[masks[merchant]].append(merchant)
         for mask, alike in sharing.items():
             yield Group(date, metric_types[mask], tuple(alike))
+
+
+class _Weighted(Collection[tuple[str, int]]):
+    """Merchants and their weights, paired as they are asked for: 100 000 pairs would take 10 MB."""
+
+    def __init__(self, census: Census, merchants: Sequence[str]) -> None:
+        self._census = census
+        self._merchants = merchants
+
+    def __len__(self) -> int:
+        return len(self._merchants)
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return ((merchant, self._census.weight(merchant)) for merchant in self._merchants)
+
+    def __contains__(self, pair: object) -> bool:
+        return any(pair == mine for mine in self)
 
 
 class _Decoder(dict[int, tuple[str, ...]]):
@@ -201,7 +217,7 @@ def _bits(mask: int) -> Iterator[int]:
     return (i for i, digit in enumerate(reversed(f"{mask:b}")) if digit == "1")
 
 
-def deal(weighted: Sequence[tuple[str, int]], at_most: int) -> list[list[str]]:
+def deal(weighted: Collection[tuple[str, int]], at_most: int) -> list[list[str]]:
     """Cut an ordered list of (merchant, keys) into runs of neighbours that weigh about the same.
 
     Neighbours stay together because the table is in their order: two batches then never write the same
