@@ -249,7 +249,8 @@ def test_dry_run_of_a_live_date_tells_what_is_not_stored_yet(usage: Usage) -> No
     assert proof.reports[0].keys == {"missing": 1}
 
 
-def test_progress_is_told_batch_by_batch(usage: Usage) -> None:
+def test_progress_is_told_batch_by_batch(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "KEYS_WORTH_A_BATCH", 1)
     usage.write({key(f"m{n}"): n for n in range(3)})
     told: list[tuple[int, int]] = []
     run = Run("told", "cli", (YESTERDAY,), NOW)

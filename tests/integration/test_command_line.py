@@ -434,7 +434,7 @@ def test_a_terminal_sees_progress_and_a_file_does_not(usage: Usage, run: RunComm
     assert done.returncode == 0
     assert document(done)["dates"][0]["verdict"] == "verified"
     assert "Scanning Redis" in seen
-    assert "2/2" in seen
+    assert "1/1" in seen
     assert "Aggregated acme: queries = 5" in seen
 
 
