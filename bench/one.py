@@ -1,28 +1,32 @@
-"""Runs one contestant in a process of its own and prints its time and memory. Called by `python -m bench`."""
+"""Runs one contestant in a process of its own and prints its time and memory. Started by `bench.running`."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 
-from bench.contestants import CONTESTANTS, connect
+from bench.contestants import CONTESTANTS, Servers
 from bench.data import DataSet
+from bench.memory import peak_megabytes
 
 
 def main() -> None:
-    """Take name, merchants and days from the arguments, the servers from the environment."""
-    name, merchants, days = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    client, conn = connect(os.environ["USAGE_REDIS_URL"], os.environ["USAGE_POSTGRES_URL"])
-    client.ping()
+    """Take the contestant and the data set from the arguments, the servers from the environment."""
+    name, data = sys.argv[1], DataSet(**json.loads(sys.argv[2]))
+    servers = Servers.connect(os.environ["USAGE_REDIS_URL"], os.environ["USAGE_POSTGRES_URL"])
+    contestant = CONTESTANTS.get(name)
+    if contestant is None:
+        # The others do not pay for our imports.
+        from bench.engine import ENGINES
+
+        contestant = ENGINES[name]
+    work = contestant(servers, data)
     started = time.perf_counter()
-    CONTESTANTS[name](client, conn, DataSet(merchants, days))
+    figures = work()
     seconds = time.perf_counter() - started
-    # Linux counts kilobytes, macOS bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"seconds": seconds, "megabytes": peak}))
+    print(json.dumps({"seconds": seconds, "megabytes": peak_megabytes(), **figures}))
 
 
 if __name__ == "__main__":

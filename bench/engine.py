@@ -1,0 +1,133 @@
+"""This project as a contestant: in one process, or the batches shared by two, as two mapped tasks share them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection as Pipe
+from typing import Any, Final
+from uuid import uuid4
+
+import structlog
+
+from bench.contestants import Figures, Servers, Work
+from bench.data import DAY, NOON, NOW, DataSet
+from bench.memory import peak_megabytes
+from include.usage import pipeline
+from include.usage.batches import Batch
+from include.usage.connections import prepare
+from include.usage.pipeline import Run
+from include.usage.settings import load_settings
+from include.usage.store import BatchResult
+
+PROCESSES: Final = 2
+
+Store = Callable[[str, Sequence[Batch]], list[BatchResult]]
+
+
+def engine(servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datetime = NOW) -> Work:
+    """A run in one process: scan, store, verify."""
+    _hush()
+    prepare(servers.conn)
+    return lambda: _run(servers, partial(_store, servers), verified=verified, now=now)
+
+
+def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Work:
+    """A run whose batches are stored by two processes at once; they are up before time is taken."""
+    _hush()
+    prepare(servers.conn)
+    spawn = multiprocessing.get_context("spawn")
+    pipes = []
+    for _number in range(PROCESSES):
+        here, there = spawn.Pipe()
+        spawn.Process(target=_store_for, args=(there, servers.redis_url, servers.postgres_url), daemon=True).start()
+        pipes.append(here)
+    for pipe in pipes:
+        pipe.recv()  # connected
+
+    def store(run_id: str, batches: Sequence[Batch]) -> list[BatchResult]:
+        # In turn, as an executor hands out mapped tasks.
+        for number, pipe in enumerate(pipes):
+            pipe.send((run_id, [batch.to_xcom() for batch in batches[number::PROCESSES]]))
+        return [BatchResult.from_xcom(result) for pipe in pipes for result in pipe.recv()]
+
+    def work() -> Figures:
+        figures = _run(servers, store, verified=verified, now=NOW)
+        for pipe in pipes:
+            pipe.send(None)
+        return {**figures, "megabytes": max([peak_megabytes(), *(pipe.recv() for pipe in pipes)])}
+
+    return work
+
+
+def scan(servers: Servers, _: DataSet) -> Work:
+    """Only the scan: how many bytes its plan and its batches take in XCom."""
+    _hush()
+    prepare(servers.conn)
+
+    def work() -> Figures:
+        plan, batches = pipeline.scan(servers.client, servers.conn, _new_run(NOW), load_settings({}))
+        sizes = [len(json.dumps(batch.to_xcom())) for batch in batches]
+        return {
+            "plan_bytes": len(json.dumps(plan.to_xcom())),
+            "batches": len(batches),
+            "batches_bytes": sum(sizes),
+            "largest_batch_bytes": max(sizes),
+        }
+
+    return work
+
+
+def _run(servers: Servers, store: Store, *, verified: bool, now: dt.datetime) -> Figures:
+    settings, run = load_settings({}), _new_run(now)
+    started = time.perf_counter()
+    plan, batches = pipeline.scan(servers.client, servers.conn, run, settings)
+    scanned = time.perf_counter()
+    results = store(run.run_id, batches)
+    stored = time.perf_counter()
+    figures = {"scan_seconds": scanned - started, "store_seconds": stored - scanned}
+    if verified:
+        pipeline.prove(servers.client, servers.conn, plan, batches, results, settings)
+        figures["verify_seconds"] = time.perf_counter() - stored
+    return figures
+
+
+def _store(servers: Servers, run_id: str, batches: Iterable[Batch]) -> list[BatchResult]:
+    settings = load_settings({})
+    return [pipeline.store(servers.client, servers.conn, batch, run_id, settings) for batch in batches]
+
+
+def _store_for(pipe: Pipe[Any, Any], redis_url: str, postgres_url: str) -> None:
+    """A process of its own: stores what it is sent until it is sent nothing, then tells its memory."""
+    _hush()
+    servers = Servers.connect(redis_url, postgres_url)
+    prepare(servers.conn)
+    pipe.send("connected")
+    while (task := pipe.recv()) is not None:
+        run_id, batches = task
+        pipe.send([result.to_xcom() for result in _store(servers, run_id, map(Batch.from_xcom, batches))])
+    pipe.send(peak_megabytes())
+
+
+def _new_run(now: dt.datetime) -> Run:
+    # A run of its own each time: a run that is repeated is spared some of the work.
+    return Run(f"bench {uuid4()}", "cli", (DAY,), now)
+
+
+def _hush() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
+ENGINES: Final[dict[str, Callable[[Servers, DataSet], Work]]] = {
+    "stored": partial(engine, verified=False),
+    "verified": engine,
+    "live": partial(engine, now=NOON),
+    "stored_by_two": partial(engine_in_two, verified=False),
+    "verified_by_two": engine_in_two,
+    "scan": scan,
+}
