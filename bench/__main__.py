@@ -4,111 +4,109 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import psycopg
-import redis
-from rich.console import Console
-from rich.table import Table
+from psycopg import Connection
 
-from bench.data import DataSet
-from include.usage import schema
-from include.usage.connections import prepare
+from bench import footprint, model
+from bench.data import LARGE, MEDIUM, MODEST, QUICK, SMALL, DataSet
+from bench.machine import machine
+from bench.race import LABELS, race
+from bench.running import POSTGRES_SETTINGS, VALKEY_CONFIG, Stage, admin_connection
+from bench.tables import sheets, show
 from local.servers import Postgres, Valkey
 
-# The original needs minutes for what the others do in a second.
-ORIGINAL_UP_TO = 10_000
-
-Measured = dict[str, float]
+DATA_SETS = {data.name: data for data in (SMALL, MODEST, MEDIUM, LARGE, QUICK)}
+# Its 24 runs would take longer than all the rest.
+SIZE_UP_TO = MEDIUM.wanted
 
 
 def main() -> None:
-    """Start servers, run everything, print a table (and JSON if asked)."""
+    """Measure, or read what was measured; print tables."""
     options = _options()
-    measured: dict[str, list[Measured]] = defaultdict(list)
-    with Valkey() as valkey, Postgres() as postgres:
-        client = redis.Redis.from_url(valkey.url)
-        with psycopg.connect(postgres.url, autocommit=True) as conn:
-            schema.migrate(prepare(conn))
-            data = DataSet(options.merchants, options.days)
-            for number in range(options.rounds):
-                client.flushall()
-                data.write(client)
-
-                def run(name: str, contestant: str, *, empty: bool) -> None:
-                    if empty:
-                        conn.execute("TRUNCATE merchant_usage, usage_run")
-                    # Nobody pays for what another left to be written.
-                    conn.execute("CHECKPOINT")
-                    measured[name].append(_measure(contestant, data, valkey.url, postgres.url))
-
-                _round(run, data, client)
-                print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
-    results = {name: _median(runs) for name, runs in measured.items()}
-    _show(results, data, options.rounds)
-    if options.json:
-        print(json.dumps({"keys": data.wanted, "days": data.days, "rounds": options.rounds, "results": results}))
+    if options.read:
+        report = json.loads(options.read.read_text())
+    else:
+        report = _measure(options)
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
+    show(sheets(report), markdown=options.markdown)
+    # What a run of a thousand counters takes says nothing of a million.
+    if {MEDIUM.name, LARGE.name} & set(report["data_sets"]):
+        show(model.sheets(report), markdown=options.markdown)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
-    parser.add_argument("--merchants", type=int, default=10_000, help="with ten metrics each (default 10000)")
-    parser.add_argument("--days", type=int, default=2, help="days in Redis, of which one is wanted (default 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are over so many (default 3)")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON too")
-    return parser.parse_args()
-
-
-def _round(run: Callable[..., None], data: DataSet, client: redis.Redis) -> None:
-    run("floor: read and discard, COPY + upsert of ready rows", "floor", empty=True)
-    if data.wanted <= ORIGINAL_UP_TO:
-        run("original: a GET and a transaction a key", "original", empty=True)
-    run("plain: MGET and executemany", "plain", empty=True)
-    run("this project, first load", "engine", empty=True)
-    run("this project, again, nothing changed", "engine", empty=False)
-    data.grow(client)
-    run("this project, again, 10 % changed", "engine", empty=False)
-
-
-def _measure(contestant: str, data: DataSet, redis_url: str, postgres_url: str) -> Measured:
-    finished = subprocess.run(
-        [sys.executable, "-m", "bench.one", contestant, str(data.merchants), str(data.days)],
-        env={**os.environ, "USAGE_REDIS_URL": redis_url, "USAGE_POSTGRES_URL": postgres_url},
-        stdout=subprocess.PIPE,
-        check=True,
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a small one of seconds, to see that it works")
+    size.add_argument("--full", action="store_true", help="adds the large data set")
+    size.add_argument(
+        "--data", nargs="+", choices=DATA_SETS, metavar="NAME", help=f"which data sets: {', '.join(DATA_SETS)}"
     )
-    measured: Measured = json.loads(finished.stdout)
+    size.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, show what --json wrote")
+    parser.add_argument("--rounds", type=int, help="medians are over so many (default 5, with --quick 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
+    options = parser.parse_args()
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds takes 1 or more")
+    return options
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    rounds = options.rounds or (1 if options.quick else 5)
+    with (
+        Valkey(extra_config=VALKEY_CONFIG) as valkey,
+        Postgres(settings=POSTGRES_SETTINGS) as postgres,
+        admin_connection(postgres) as conn,
+    ):
+        report: dict[str, Any] = {"rounds": rounds, "data_sets": {}}
+        for data in _data_sets(options):
+            stage = Stage.set(valkey, postgres, conn, data)
+            report.setdefault("machine", machine(stage))
+            report["data_sets"][data.name] = _measure_data_set(stage, rounds, quick=options.quick)
+        # How it grows with merchants shows with these many, whatever else was measured.
+        many = replace(QUICK if options.quick else LARGE, others=0)
+        report["xcom"] = _measure_xcom(valkey, postgres, conn, many)
+    return report
+
+
+def _data_sets(options: argparse.Namespace) -> list[DataSet]:
+    if options.quick:
+        return [QUICK]
+    if options.data:
+        return [DATA_SETS[name] for name in options.data]
+    return [SMALL, MODEST, MEDIUM, LARGE] if options.full else [SMALL, MODEST, MEDIUM]
+
+
+def _measure_data_set(stage: Stage, rounds: int, *, quick: bool) -> dict[str, Any]:
+    data = stage.data
+    measured: dict[str, Any] = {
+        "name": data.name,
+        "told": data.told,
+        "merchants": data.merchants,
+        "wanted": data.wanted,
+        "keys": data.keys,
+        "labels": LABELS,
+        "redis_bytes": footprint.redis_bytes(stage),
+        "results": race(stage, rounds),
+        "wal": footprint.wal(stage),
+    }
+    if data in {MEDIUM, LARGE, QUICK}:
+        measured["neighbour"] = footprint.neighbour(stage, idle_seconds=0.5 if quick else 5)
+        measured["connections"] = footprint.connections(stage)
+        if data.wanted <= SIZE_UP_TO:
+            measured["size"] = footprint.size(stage, runs=1 if quick else footprint.RUNS_A_DAY)
+    print(f"{data.name}: footprint done", file=sys.stderr)
     return measured
 
 
-def _median(runs: list[Measured]) -> Measured:
-    return {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
-
-
-def _show(results: dict[str, Measured], data: DataSet, rounds: int) -> None:
-    floor = next(iter(results.values()))["seconds"]
-    table = Table(
-        title=f"{data.wanted:,} keys of {data.wanted * data.days:,}, medians of {rounds} rounds, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    )
-    for heading in ("contestant", "seconds", "of the floor", "keys a second", "MB"):
-        table.add_column(heading, justify="left" if heading == "contestant" else "right")
-    for name, figures in results.items():
-        seconds = figures["seconds"]
-        table.add_row(
-            name,
-            f"{seconds:.2f}",
-            f"{seconds / floor:.2f}",
-            f"{data.wanted / seconds:,.0f}",
-            f"{figures['megabytes']:.0f}",
-        )
-    Console().print(table)
+def _measure_xcom(valkey: Valkey, postgres: Postgres, conn: Connection, data: DataSet) -> dict[str, float]:
+    return footprint.xcom(Stage.set(valkey, postgres, conn, data))
 
 
 if __name__ == "__main__":

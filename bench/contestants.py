@@ -26,7 +26,9 @@ ON CONFLICT (merchant_id, date, metric_type) DO UPDATE
 SET metric_value = EXCLUDED.metric_value, updated_at = now()
 """
 # Named by their columns, so that any layout of the table will do.
-_READY = "CREATE TEMPORARY TABLE ready (merchant_id text, date date, metric_type text, metric_value bigint) ON COMMIT DROP"
+_READY = (
+    "CREATE TEMPORARY TABLE ready (merchant_id text, date date, metric_type text, metric_value bigint) ON COMMIT DROP"
+)
 _COPY_READY = "COPY ready (merchant_id, date, metric_type, metric_value) FROM STDIN"
 _UPSERT_READY = """
 INSERT INTO merchant_usage (merchant_id, date, metric_type, metric_value)

@@ -1,0 +1,44 @@
+"""On what it was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.running import Stage
+
+
+def machine(stage: Stage) -> dict[str, str]:
+    """Cores, memory and versions, by what people call them."""
+    server = stage.client.info("server")
+    assert isinstance(server, dict)  # this client waits for its answers
+    redis_server = (
+        f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
+    )
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1024**3:.0f} GiB",
+        "load before": f"{os.getloadavg()[0]:.1f}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "Python": platform.python_version(),
+        "Redis": redis_server,
+        "PostgreSQL": stage.conn.info.parameter_status("server_version") or "unknown",
+        "psycopg": f"{version('psycopg')} ({_implementation()})",
+        "redis-py": version("redis"),
+    }
+
+
+def _implementation() -> str:
+    from psycopg import pq
+
+    return pq.__impl__
+
+
+def _processor() -> str:
+    told = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", told.read_text()) if told.exists() else None
+    return found[1] if found else platform.processor() or "unknown"
