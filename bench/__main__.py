@@ -33,10 +33,7 @@ def main() -> None:
         report = _measure(options)
         if options.json:
             options.json.write_text(json.dumps(report, indent=1) + "\n")
-    show(sheets(report), markdown=options.markdown)
-    # What a run of a thousand counters takes says nothing of a million.
-    if {MEDIUM.name, LARGE.name} & set(report["data_sets"]):
-        show(model.sheets(report), markdown=options.markdown)
+    show([*sheets(report), *model.sheets(report)], markdown=options.markdown)
 
 
 def _options() -> argparse.Namespace:

@@ -21,7 +21,7 @@ RUNS_A_DAY: Final = 24
 
 @dataclass(frozen=True)
 class Constants:
-    """What one key, counter or merchant costs. Times in µs, on one core, with one worker. The memory is that of the process that scans and verifies."""
+    """What one key, counter or merchant costs: times in µs, with one worker; memory in the process that scans."""
 
     walk: float
     sort: float
@@ -137,7 +137,9 @@ class Cost:
 
 
 def sheets(report: dict[str, Any]) -> list[Sheet]:
-    """The constants, and what they come to."""
+    """The constants, and what they come to. Nothing for a report that has no two sizes to compare."""
+    if len(report["data_sets"]) < 2 or not any("size" in measured for measured in report["data_sets"].values()):
+        return []
     constants = Constants.of(report)
     return [
         Sheet("Cost model: constants", ("", "value", "unit"), _constants(constants)),

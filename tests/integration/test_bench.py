@@ -1,0 +1,173 @@
+"""The benchmark runs, measures everything it promises, and its cost model computes what the docs say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.data import LARGE, MEDIUM, QUICK, SMALL
+from bench.model import Constants, Cost, Load
+from bench.model import sheets as model_sheets
+from bench.race import ENTRIES
+from bench.targets import targets
+from tests.support import PROJECT
+
+
+def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, arguments)],
+        cwd=PROJECT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """The figures and the printed tables of a quick run."""
+    file = tmp_path_factory.mktemp("bench") / "quick.json"
+    finished = bench("--quick", "--json", file, "--markdown")
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(file.read_text()), finished.stdout
+
+
+def test_a_quick_run_measures_every_contestant(quick: tuple[dict[str, Any], str]) -> None:
+    report, _ = quick
+    measured = report["data_sets"][QUICK.name]
+    assert (measured["wanted"], measured["keys"]) == (QUICK.wanted, QUICK.keys)
+    assert list(measured["results"]) == [entry.name for entry in ENTRIES]
+    for figures in measured["results"].values():
+        assert figures["process_seconds"] > figures["seconds"] > 0
+        assert figures["megabytes"] > 1
+
+
+def test_a_quick_run_measures_what_a_run_costs_besides_time(quick: tuple[dict[str, Any], str]) -> None:
+    report, _ = quick
+    measured = report["data_sets"][QUICK.name]
+    assert min(measured["wal"]["first_load"], measured["wal"]["changed"]) > measured["wal"]["unchanged"] > 0
+    # The rows alone: 24 bytes of header, 20 of ids, 6 of numbers at least.
+    assert measured["size"]["after_runs"] >= measured["size"]["after_load"] > 50 * QUICK.wanted
+    assert 0 < measured["neighbour"]["during_p50"] <= measured["neighbour"]["during_p99"]
+    assert 1 <= measured["connections"]["peak"] <= 3
+    assert report["xcom"]["batches_bytes"] > QUICK.merchants * len("merchant_000000")
+
+
+def test_the_tables_are_markdown_and_name_machine_contestants_and_targets(quick: tuple[dict[str, Any], str]) -> None:
+    report, printed = quick
+    for name in report["machine"]:
+        assert f"| {name} " in printed
+    for entry in ENTRIES:
+        assert f"| {entry.label} " in printed
+    for target in targets(report):
+        assert f"| {target.what} " in printed
+    assert {line[0] for line in printed.splitlines() if line} == {"#", "|"}
+
+
+def test_a_report_can_be_shown_again(quick: tuple[dict[str, Any], str], tmp_path: Path) -> None:
+    report, printed = quick
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(report))
+    finished = bench("--read", file, "--markdown")
+    assert (finished.returncode, finished.stdout) == (0, printed)
+
+
+def test_each_target_is_met_up_to_its_limit_and_not_beyond(quick: tuple[dict[str, Any], str]) -> None:
+    report, _ = quick
+    # The figures of the quick run in the place of the large ones: here only the names matter.
+    measured = json.loads(json.dumps(report["data_sets"][QUICK.name]))
+    results = measured["results"]
+    results["floor"]["seconds"] = 1.0
+    wanted = {
+        LARGE.name: {"stored": 1.0, "verified": 1.45, "unchanged": 1.0},
+        MEDIUM.name: {"two_stored": 0.9, "two_verified": 1.2, "two_unchanged": 0.95},
+    }
+    for name, limits in wanted.items():
+        for entry, limit in limits.items():
+            label = f"{name}: {measured['labels'][entry]}"
+            for seconds, met in ((limit, True), (limit + 0.01, False)):
+                results[entry]["seconds"] = seconds
+                told = {target.what: target.met for target in targets({"data_sets": {name: measured}})}
+                assert told[label] is met, (label, seconds)
+
+
+def test_small_is_compared_with_a_process_that_only_connects(quick: tuple[dict[str, Any], str]) -> None:
+    report, _ = quick
+    measured = json.loads(json.dumps(report["data_sets"][QUICK.name]))
+    measured["results"]["connect"]["process_seconds"] = 1.0
+    measured["results"]["verified"]["process_seconds"] = 1.3
+    first = targets({"data_sets": {SMALL.name: measured}})[0]
+    assert (first.figure, first.limit) == (1.3, 1.3)
+
+
+def test_the_model_takes_its_constants_from_what_size_adds(quick: tuple[dict[str, Any], str]) -> None:
+    report, _ = quick
+    assert model_sheets(report) == []  # one size alone tells no growth
+    small = json.loads(json.dumps(report["data_sets"][QUICK.name]))
+    large = json.loads(json.dumps(small))
+    large.update(wanted=small["wanted"] + 1000, keys=small["keys"] + 2000, merchants=small["merchants"] + 100)
+    added = {
+        ("walk", "seconds"): 0.002,
+        ("verified", "scan_seconds"): 0.006,
+        ("live", "store_seconds"): 0.020,
+        ("live_changed", "store_seconds"): 0.010,
+        ("live_changed", "verify_seconds"): 0.005,
+        ("live", "megabytes"): 0.1,
+    }
+    for (entry, figure), more in added.items():
+        large["results"][entry][figure] += more
+    large["results"]["verified"]["store_seconds"], large["results"]["two_verified"]["store_seconds"] = 1.0, 0.6
+    constants = Constants.of({**report, "data_sets": {"a": small, "b": large}})
+    assert constants.walk == pytest.approx(1)
+    assert constants.sort == pytest.approx(2)
+    assert constants.store_first == pytest.approx(20)
+    assert constants.store_again == pytest.approx(10)
+    assert constants.verify == pytest.approx(5)
+    assert constants.serial == pytest.approx(0.2)
+    assert constants.bytes_a_merchant == pytest.approx(1000)
+    assert len(model_sheets({**report, "data_sets": {"a": small, "b": large}})) == 2
+
+
+def test_the_model_computes_what_the_docs_say() -> None:
+    constants = Constants(
+        walk=1.0,
+        sort=2.0,
+        store_first=20.0,
+        store_again=10.0,
+        verify=5.0,
+        serial=0.2,
+        fixed_seconds=0.5,
+        wal_first=300.0,
+        wal_again=100.0,
+        row_bytes=150.0,
+        redis_bytes=100.0,
+        xcom_bytes=20.0,
+        base_megabytes=60.0,
+        bytes_a_merchant=500.0,
+    )
+    cost = Cost.of(Load(1_000_000, 100_000, primaries=2, workers=4), constants)
+    assert cost.scan == pytest.approx(8 * (1 / 2 + 2) + 0.5)
+    assert cost.store_first == pytest.approx(20 * (0.2 + 0.8 / 4))
+    assert cost.store_again == pytest.approx(10 * (0.2 + 0.8 / 4))
+    assert cost.verify == pytest.approx(5)
+    assert cost.run == pytest.approx(cost.scan + cost.store_again + cost.verify)
+    assert cost.wal_run == pytest.approx(0.1)
+    assert cost.wal_day == pytest.approx(0.3 + 23 * 0.1)
+    assert cost.table_month == pytest.approx(4.5)
+    assert cost.redis == pytest.approx(0.8)
+    assert cost.xcom == pytest.approx(0.002)
+    assert cost.scan_megabytes == pytest.approx(110)
+
+
+@pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--quick", "--full"), ("--data", "huge")], ids=" ".join)
+def test_arguments_that_cannot_be_used_are_refused(arguments: tuple[str, ...]) -> None:
+    finished = bench(*arguments)
+    assert finished.returncode == 2
+    assert arguments[-2 if arguments[0] != "--quick" else -1] in finished.stderr
