@@ -11,12 +11,12 @@ from typing import Any
 
 from psycopg import Connection
 
-from bench import footprint, model
+from bench import airflow_run, footprint, model
 from bench.data import LARGE, MEDIUM, MODEST, QUICK, SMALL, DataSet
 from bench.machine import machine
 from bench.race import LABELS, race
 from bench.running import POSTGRES_SETTINGS, VALKEY_CONFIG, Stage, admin_connection
-from bench.tables import sheets, show
+from bench.tables import machine_sheet, sheets, show
 from local.servers import Postgres, Valkey
 
 DATA_SETS = {data.name: data for data in (SMALL, MODEST, MEDIUM, LARGE, QUICK)}
@@ -33,7 +33,11 @@ def main() -> None:
         report = _measure(options)
         if options.json:
             options.json.write_text(json.dumps(report, indent=1) + "\n")
-    show([*sheets(report), *model.sheets(report)], markdown=options.markdown)
+    if "dag" in report:
+        tables = airflow_run.sheets(report["dag"], report["rounds"])
+        show([machine_sheet(report), *tables], markdown=options.markdown)
+    else:
+        show([*sheets(report), *model.sheets(report)], markdown=options.markdown)
 
 
 def _options() -> argparse.Namespace:
@@ -45,23 +49,32 @@ def _options() -> argparse.Namespace:
         "--data", nargs="+", choices=DATA_SETS, metavar="NAME", help=f"which data sets: {', '.join(DATA_SETS)}"
     )
     size.add_argument("--read", type=Path, metavar="FILE", help="measure nothing, show what --json wrote")
-    parser.add_argument("--rounds", type=int, help="medians are over so many (default 5, with --quick 1)")
+    parser.add_argument(
+        "--dag", action="store_true", help="whole DAG runs under a scheduler instead, on one data set (default large)"
+    )
+    parser.add_argument("--rounds", type=int, help="medians are over so many (default 5, with --dag 3, with --quick 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     options = parser.parse_args()
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds takes 1 or more")
+    if options.dag and len(options.data or ()) > 1:
+        parser.error("--dag takes one data set")
     return options
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    rounds = options.rounds or (1 if options.quick else 5)
+    rounds = options.rounds or (1 if options.quick else 3 if options.dag else 5)
     with (
         Valkey(extra_config=VALKEY_CONFIG) as valkey,
         Postgres(settings=POSTGRES_SETTINGS) as postgres,
         admin_connection(postgres) as conn,
     ):
         report: dict[str, Any] = {"rounds": rounds, "data_sets": {}}
+        if options.dag:
+            chosen = QUICK if options.quick else DATA_SETS[options.data[0]] if options.data else LARGE
+            stage = Stage.set(valkey, postgres, conn, chosen)
+            return {**report, "machine": machine(stage), "dag": airflow_run.measure(stage, rounds)}
         for data in _data_sets(options):
             stage = Stage.set(valkey, postgres, conn, data)
             report.setdefault("machine", machine(stage))

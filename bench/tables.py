@@ -46,12 +46,17 @@ def show(sheets: Iterable[Sheet], *, markdown: bool) -> None:
 def sheets(report: dict[str, Any]) -> list[Sheet]:
     """The whole report."""
     return [
-        Sheet("The machine", ("", "value"), report["machine"].items()),
+        machine_sheet(report),
         *(_race(measured, report["rounds"]) for measured in report["data_sets"].values()),
         *(_footprint(measured) for measured in report["data_sets"].values()),
         _xcom(report["xcom"]),
         _targets(report),
     ]
+
+
+def machine_sheet(report: dict[str, Any]) -> Sheet:
+    """On what it was measured."""
+    return Sheet("The machine", ("", "value"), report["machine"].items())
 
 
 def _race(measured: dict[str, Any], rounds: int) -> Sheet:
