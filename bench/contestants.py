@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -19,6 +20,10 @@ from bench.data import DAY, DataSet
 
 #: What the contestants' connections call themselves in pg_stat_activity.
 APPLICATION: Final = "usage-bench"
+
+#: Keys of the wanted day, and of all days.
+OF_THE_DAY: Final = f"usage:*:{DAY}:*"
+OF_ANY_DAY: Final = "usage:*"
 
 _UPSERT = """
 INSERT INTO merchant_usage AS m (merchant_id, date, metric_type, metric_value) VALUES (%s, %s, %s, %s)
@@ -69,20 +74,20 @@ def walk(servers: Servers, _: DataSet) -> Work:
     """Redis walks its keys and answers with those of the day: one SCAN, nothing read."""
 
     def work() -> Figures:
-        for _ in _scan(servers.client, 1000, f"usage:*:{DAY}:*"):
+        for _ in _scan(servers.client, 1000, OF_THE_DAY):
             pass
         return {}
 
     return work
 
 
-def floor(servers: Servers, data: DataSet) -> Work:
+def floor(servers: Servers, data: DataSet, match: str = OF_THE_DAY) -> Work:
     """The least there is to do: walk and read the day's keys and throw them away, then load ready-made rows."""
     ready = data.copy_pages()
 
     def work() -> Figures:
         started = time.perf_counter()
-        _read_and_discard(servers.client)
+        _read_and_discard(servers.client, match)
         read = time.perf_counter()
         conn = servers.conn
         with conn.transaction():
@@ -96,15 +101,15 @@ def floor(servers: Servers, data: DataSet) -> Work:
     return work
 
 
-def _read_and_discard(client: redis.Redis) -> None:
+def _read_and_discard(client: redis.Redis, match: str) -> None:
     """One round trip a page: its values, and the next page's keys."""
-    cursor, keys = _scan_reply(client.scan(0, match=f"usage:*:{DAY}:*", count=1000))
+    cursor, keys = _scan_reply(client.scan(0, match=match, count=1000))
     while cursor or keys:
         pipeline = client.pipeline(transaction=False)
         if keys:
             pipeline.mget(keys)
         if cursor:
-            pipeline.scan(cursor, match=f"usage:*:{DAY}:*", count=1000)
+            pipeline.scan(cursor, match=match, count=1000)
         replies = pipeline.execute()
         cursor, keys = _scan_reply(replies[-1]) if cursor else (0, [])
 
@@ -144,7 +149,7 @@ def plain(servers: Servers, _: DataSet) -> Work:
     return work
 
 
-def _scan(client: redis.Redis, count: int, match: str = "usage:*") -> Iterator[list[bytes]]:
+def _scan(client: redis.Redis, count: int, match: str = OF_ANY_DAY) -> Iterator[list[bytes]]:
     cursor = 0
     while True:
         cursor, keys = _scan_reply(client.scan(cursor, match=match, count=count))
@@ -162,6 +167,7 @@ CONTESTANTS: dict[str, Callable[[Servers, DataSet], Work]] = {
     "connect": connect,
     "walk": walk,
     "floor": floor,
+    "floor_all": partial(floor, match=OF_ANY_DAY),
     "original": original,
     "plain": plain,
 }

@@ -35,6 +35,7 @@ ENTRIES: Final[Sequence[Entry]] = (
     Entry("connect", "import redis-py and psycopg, connect, no work", "connect", moves=False),
     Entry("walk", "Redis walks its keys (SCAN alone)", "walk", moves=False),
     Entry("floor", "(a) floor: read and discard, COPY + upsert of ready rows", "floor"),
+    Entry("floor_all", "(a) the same, but every day's values are read", "floor_all"),
     Entry("original", "(b) original design: a GET and a transaction a key", "original"),
     Entry("plain", "(c) plain: MGET and executemany", "plain"),
     Entry("stored", "(d) first load, checked inside the database", "stored"),

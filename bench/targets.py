@@ -53,7 +53,7 @@ def _of_data_set(name: str, measured: dict[str, Any]) -> Iterator[Target]:
         allowance = EIGHT_DAYS if name == MEDIUM.name else 0.0
         for entry, limit in OF_THE_FLOOR.items():
             ratio = results[entry]["seconds"] / results["floor"]["seconds"]
-            yield Target(f"{name}: {measured['labels'][entry]}", ratio, limit + allowance, "of the floor")
+            yield Target(f"{name}: {measured['labels'][entry]}", ratio, round(limit + allowance, 2), "of the floor")
     if name == SMALL.name:
         ratio = results["verified"]["process_seconds"] / results["connect"]["process_seconds"]
         yield Target(f"{name}: whole process, first load", ratio, SMALL_OF_CONNECTING, "of imports and connecting")
