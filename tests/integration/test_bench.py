@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.airflow_run import sheets as dag_sheets
 from bench.data import LARGE, MEDIUM, QUICK, SMALL
 from bench.model import Constants, Cost, Load
 from bench.model import sheets as model_sheets
@@ -171,3 +172,44 @@ def test_arguments_that_cannot_be_used_are_refused(arguments: tuple[str, ...]) -
     finished = bench(*arguments)
     assert finished.returncode == 2
     assert arguments[-2 if arguments[0] != "--quick" else -1] in finished.stderr
+
+
+@pytest.mark.parametrize("asked", ["empty", "one task", str(PROJECT / "dags" / "usage_aggregation.py")])
+def test_a_dag_file_is_parsed_and_timed(asked: str, tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "bench.parse_time", asked],
+        cwd=PROJECT,
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(finished.stdout.splitlines()[-1]) > 0
+
+
+def test_a_dag_file_that_cannot_be_loaded_is_not_timed(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise RuntimeError('broken on purpose')")
+    finished = subprocess.run(
+        [sys.executable, "-m", "bench.parse_time", broken],
+        cwd=PROJECT,
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "broken on purpose" in finished.stderr
+
+
+def test_dag_runs_are_judged_by_the_shape_and_the_engine() -> None:
+    seconds = {"no_op_one": 8.0, "no_op_all": 18.0, "engine": 2.0, "dag": 20.0, "dag_unchanged": 19.0}
+    parse = {"empty": 10.0, "one_task": 30.0, "ours": 70.0}
+    measured = {"told": "some data", "batches": 32, "seconds": seconds, "parse_milliseconds": parse}
+    _, wanted = dag_sheets(measured, rounds=3)
+    assert [row[1:] for row in wanted.rows] == [
+        ("2.00", "<= 1.5", "NO"),
+        ("1.00", "<= 1.5", "yes"),
+        ("60", "<= 50", "NO"),
+        ("40", "<= 50", "yes"),
+    ]
