@@ -189,7 +189,7 @@ def test_a_dag_file_is_parsed_and_timed(asked: str, tmp_path: Path) -> None:
 
 def test_a_dag_file_that_cannot_be_loaded_is_not_timed(tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
-    broken.write_text("raise RuntimeError('broken on purpose')")
+    broken.write_text("raise RuntimeError('this airflow dag is broken on purpose')")
     finished = subprocess.run(
         [sys.executable, "-m", "bench.parse_time", broken],
         cwd=PROJECT,
