@@ -21,7 +21,8 @@ RUNS_A_DAY = 24
 SECONDS_BETWEEN_GETS = 0.001
 SECONDS_BETWEEN_SAMPLES = 0.005
 
-_CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+# A parallel query's helpers bear their leader's name; they are no connections.
+_CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND backend_type = 'client backend'"
 # The table is all of its own tree, unless it is partitioned.
 _TABLE_BYTES = """
 SELECT sum(pg_total_relation_size(relid))
