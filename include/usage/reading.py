@@ -15,6 +15,9 @@ from include.usage.staging import Staged, read_batch
 # Smaller batches are read in less time than a thread takes to be worth it, larger ones would take too much memory.
 KEYS_AHEAD: Final = range(1_000, 50_001)
 
+# Fewer are logged one by one as they are read, which is left to whoever stores them.
+MERCHANTS_AHEAD: Final = 51
+
 OpenKeys = frozenset[bytes] | set[bytes]
 OnReading = Callable[[CounterKey, int], None]
 
@@ -78,7 +81,11 @@ class ReaderAhead(Reader):
     def _advance(self) -> None:
         self._next = next(self._coming, None)
         self._ahead = None
-        if self._next is not None and self._next.key_count in KEYS_AHEAD:
+        if (
+            self._next is not None
+            and self._next.key_count in KEYS_AHEAD
+            and len(self._next.merchant_ids) >= MERCHANTS_AHEAD
+        ):
             self._ahead = self._thread.submit(self._read_all, self._next)
 
     def _read_all(self, batch: Batch) -> Reading:

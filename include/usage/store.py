@@ -170,7 +170,7 @@ def _try_part(
     live = sorted(batch.live_dates)
     with conn.transaction():
         conn.execute(query("set_limits"), LIMITS)
-        conn.execute(query("set_asynchronous_commit"))
+        conn.execute(query("prepare_batch"))
         open_keys = dead_letters.open_keys(conn, batch.dates)
         rows, staged = reader.read(batch, open_keys, told.note if told.wanted else None)
         stage(conn, rows)

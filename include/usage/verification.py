@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -285,7 +286,8 @@ def _compare_stored(look: _Look, parameters: dict[str, Any], tally: _Tally) -> t
     """
     number = fingerprint = 0
     with look.conn.cursor(name="usage_stored") as cursor:
-        cursor.execute(query("select_stored"), parameters, binary=True)
+        with _planned(look.conn, parameters):
+            cursor.execute(query("select_stored"), parameters, binary=True)
         # One FETCH a page.
         rows = iter(lambda: cursor.fetchmany(PAGE), [])
         for page, raws in read_pages(look.client, (_StoredPage(*zip(*some, strict=True)) for some in rows)):
@@ -302,6 +304,21 @@ def _compare_stored(look: _Look, parameters: dict[str, Any], tally: _Tally) -> t
             number += len(there)
             fingerprint += sum(map(hash, there))
     return number, fingerprint
+
+
+@contextmanager
+def _planned(conn: Connection, parameters: dict[str, Any]) -> Iterator[None]:
+    """Plan a query over whole days without nested loops.
+
+    Of a day that is newer than its statistics PostgreSQL expects one row, and would compare all with all. A few
+    merchants are found by their index, for which it takes such loops.
+    """
+    whole_days = not parameters["merchant_dates"]
+    if whole_days:
+        conn.execute(query("set_nested_loops"), {"allowed": "off"})
+    yield
+    if whole_days:
+        conn.execute(query("set_nested_loops"), {"allowed": "on"})
 
 
 def _names(batches: Sequence[Batch], prefix: str) -> tuple[int, int]:
@@ -342,7 +359,8 @@ def _judge_odd(look: _Look, page: _StoredPage, raws: Sequence[bytes | None], odd
 def _judge_missing(look: _Look, parameters: dict[str, Any], tally: _Tally) -> None:
     """Find the keys that have no row though the scan found them or this run read them, and judge them."""
     with look.conn.cursor(name="usage_missing") as cursor:
-        cursor.execute(query("select_missing"), parameters)
+        with _planned(look.conn, parameters):
+            cursor.execute(query("select_missing"), parameters)
         while rows := cursor.fetchmany(PAGE):
             keys = [CounterKey(*row[:3]) for row in rows]
             missing = [build_key(look.prefix, key) for key in keys]
