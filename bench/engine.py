@@ -21,20 +21,25 @@ from bench.memory import peak_megabytes
 from include.usage import pipeline
 from include.usage.batches import Batch
 from include.usage.connections import prepare
-from include.usage.pipeline import Run
+from include.usage.pipeline import Plan, Run
 from include.usage.settings import load_settings
 from include.usage.store import BatchResult
 
 PROCESSES: Final = 2
 
-Store = Callable[[str, Sequence[Batch]], list[BatchResult]]
+Store = Callable[[Plan, Sequence[Batch]], list[BatchResult]]
 
 
 def engine(servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datetime = NOW) -> Work:
     """A run in one process: scan, store, verify."""
     _hush()
     prepare(servers.conn)
-    return lambda: _run(servers, partial(_store, servers), verified=verified, now=now)
+
+    def store(plan: Plan, batches: Sequence[Batch]) -> list[BatchResult]:
+        results, _failures = pipeline.store_all(servers.client, servers.conn, plan, batches, load_settings({}))
+        return results  # fewer than batches if any failed; the rows are counted at the end
+
+    return lambda: _run(servers, store, here=True, verified=verified, now=now)
 
 
 def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Work:
@@ -50,14 +55,14 @@ def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Wor
     for pipe in pipes:
         pipe.recv()  # connected
 
-    def store(run_id: str, batches: Sequence[Batch]) -> list[BatchResult]:
+    def store(plan: Plan, batches: Sequence[Batch]) -> list[BatchResult]:
         # In turn, as an executor hands out mapped tasks.
         for number, pipe in enumerate(pipes):
-            pipe.send((run_id, [batch.to_xcom() for batch in batches[number::PROCESSES]]))
+            pipe.send((plan.run_id, [batch.to_xcom() for batch in batches[number::PROCESSES]]))
         return [BatchResult.from_xcom(result) for pipe in pipes for result in pipe.recv()]
 
     def work() -> Figures:
-        figures = _run(servers, store, verified=verified, now=NOW)
+        figures = _run(servers, store, here=False, verified=verified, now=NOW)
         for pipe in pipes:
             pipe.send(None)
         return {**figures, "megabytes": max([peak_megabytes(), *(pipe.recv() for pipe in pipes)])}
@@ -83,12 +88,12 @@ def scan(servers: Servers, _: DataSet) -> Work:
     return work
 
 
-def _run(servers: Servers, store: Store, *, verified: bool, now: dt.datetime) -> Figures:
+def _run(servers: Servers, store: Store, *, here: bool, verified: bool, now: dt.datetime) -> Figures:
     settings, run = load_settings({}), _new_run(now)
     started = time.perf_counter()
-    plan, batches = pipeline.scan(servers.client, servers.conn, run, settings)
+    plan, batches = pipeline.scan(servers.client, servers.conn, run, settings, here=here)
     scanned = time.perf_counter()
-    results = store(run.run_id, batches)
+    results = store(plan, batches)
     stored = time.perf_counter()
     figures = {"scan_seconds": scanned - started, "store_seconds": stored - scanned}
     if verified:
