@@ -73,3 +73,26 @@ def test_one_run_while_the_other_holds_a_row(usage: Usage, connect: Connect) -> 
     assert usage.rows() == {key("acme"): 9}
     assert usage.verdicts(proof) == {YESTERDAY: "verified"}
     assert usage.letters() == []
+
+
+@pytest.mark.parametrize("others", [5, 9], ids=["less", "more"])
+def test_one_run_while_the_other_inserts_the_same_new_row(usage: Usage, connect: Connect, others: int) -> None:
+    """The second waits, meets the row of the first, and stores the batch once more: the larger value stays."""
+    other = connect()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    usage.write({key("acme"): 7})
+    with ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.execute(
+                "INSERT INTO merchant_usage (merchant_id, date, metric_type, metric_value) VALUES (%s, %s, %s, %s)",
+                [*key("acme"), others],
+            )
+            run = pool.submit(Usage(usage.client, connect(), count(100)).aggregate)
+            watcher = connect()
+            while watcher.execute(waiting).fetchone() == (0,):
+                assert not run.done()
+            usage.write({key("acme"): max(7, others)})
+        proof = run.result(30)
+    assert usage.rows() == {key("acme"): max(7, others)}
+    assert usage.verdicts(proof) == {YESTERDAY: "verified"}
+    assert usage.letters() == []
