@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,8 +11,6 @@ from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final
 from uuid import uuid4
-
-import structlog
 
 from bench.contestants import Figures, Servers, Work
 from bench.data import DAY, NOON, NOW, DataSet
@@ -32,7 +29,6 @@ Store = Callable[[Plan, Sequence[Batch]], list[BatchResult]]
 
 def engine(servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datetime = NOW) -> Work:
     """A run in one process: scan, store, verify."""
-    _hush()
     prepare(servers.conn)
 
     def store(plan: Plan, batches: Sequence[Batch]) -> list[BatchResult]:
@@ -44,7 +40,6 @@ def engine(servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datet
 
 def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Work:
     """A run whose batches are stored by two processes at once; they are up before time is taken."""
-    _hush()
     prepare(servers.conn)
     spawn = multiprocessing.get_context("spawn")
     pipes = []
@@ -72,7 +67,6 @@ def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Wor
 
 def scan(servers: Servers, _: DataSet) -> Work:
     """Only the scan: how many bytes its plan and its batches take in XCom."""
-    _hush()
     prepare(servers.conn)
 
     def work() -> Figures:
@@ -109,7 +103,6 @@ def _store(servers: Servers, run_id: str, batches: Iterable[Batch]) -> list[Batc
 
 def _store_for(pipe: Pipe[Any, Any], redis_url: str, postgres_url: str) -> None:
     """A process of its own: stores what it is sent until it is sent nothing, then tells its memory."""
-    _hush()
     servers = Servers.connect(redis_url, postgres_url)
     prepare(servers.conn)
     pipe.send("connected")
@@ -122,10 +115,6 @@ def _store_for(pipe: Pipe[Any, Any], redis_url: str, postgres_url: str) -> None:
 def _new_run(now: dt.datetime) -> Run:
     # A run of its own each time: a run that is repeated is spared some of the work.
     return Run(f"bench {uuid4()}", "cli", (DAY,), now)
-
-
-def _hush() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 ENGINES: Final[dict[str, Callable[[Servers, DataSet], Work]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ def raw(counter: CounterKey) -> bytes:
 
 def settings(**changes: Any) -> Settings:
     """The default settings, but for these fields."""
-    return load_settings({}).model_copy(update=changes)
+    return replace(load_settings({}), **changes)
 
 
 class Letter(NamedTuple):

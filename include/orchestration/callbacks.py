@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec
 
-import structlog
-
 from include.orchestration.alerts import outgoing, runs, shared
 from include.orchestration.alerts.runs import DagRunFacts
 from include.orchestration.alerts.slack import NotSent
@@ -17,10 +15,11 @@ from include.orchestration.connections import PAGERDUTY_CONN_ID, has_connection
 from include.usage import clock
 from include.usage.alerts.alert import Alert
 from include.usage.alerts.register import Told
+from include.usage.log import Log
 from include.usage.settings import Settings, load_settings
 
 set_up_logging()
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 Given = ParamSpec("Given")
 

@@ -6,7 +6,7 @@ Read when the DAG is parsed: nothing here imports a driver or a hook before it i
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypedDict
@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from include.usage.log import Level, send_to
 from include.usage.settings import Settings
 
 if TYPE_CHECKING:
@@ -118,22 +119,14 @@ def flush_metrics() -> None:
 
 
 def set_up_logging() -> None:
-    """Let structlog's lines reach the log of the task: 3.3 sees to that by itself, 2.11 knows `logging` only."""
-    if not AIRFLOW_V_3_0_PLUS:
-        import structlog  # imports rich: too much for the parsing of a DAG
+    """Let lines reach the log of the task with their fields: 3.3 takes them by structlog, 2.11 knows `logging` only."""
+    if AIRFLOW_V_3_0_PLUS:
+        import structlog
 
-        structlog.configure(
-            wrapper_class=structlog.stdlib.BoundLogger,
-            logger_factory=structlog.stdlib.LoggerFactory(),
-            processors=[structlog.processors.format_exc_info, _sentence_then_fields],
-        )
+        def to_structlog(name: str, level: Level, sentence: str, fields: Mapping[str, Any]) -> None:
+            getattr(structlog.get_logger(name), level)(sentence, **fields)
 
-
-def _sentence_then_fields(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
-    """What people read, then what machines read: `Found 3 usage keys for 2026-11-23  keys=3 date='2026-11-23'`."""
-    sentence = str(event.pop("event"))
-    fields = " ".join(f"{name}={value!r}" for name, value in event.items())
-    return f"{sentence}  {fields}" if fields else sentence
+        send_to(to_structlog)
 
 
 def pushed_text(session: Session, dag_run: Any, task_id: str, key: str) -> str | None:

@@ -15,7 +15,6 @@ from enum import StrEnum
 from itertools import count
 from typing import Any, Final
 
-import structlog
 from airflow.providers.common.compat.sdk import Stats, conf
 from psycopg import Connection
 
@@ -27,12 +26,13 @@ from include.usage.counters import RedisClient
 from include.usage.dead_letters import Reason
 from include.usage.driver_errors import explain
 from include.usage.lag import proven_until
+from include.usage.log import Log
 from include.usage.settings import Settings
 from include.usage.store import BatchResult
 from include.usage.verification import Proof, Verdict
 
 set_up_logging()
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 
 class Kind(StrEnum):

@@ -6,16 +6,16 @@ run's note when the run ends.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-import structlog
 from sqlalchemy.orm import object_session
 
 from include.orchestration.compat import pushed_text
 from include.usage.ledger import DateReport
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 TASK_ID: Final = "verify_usage"
 NOTE_KEY: Final = "note"
@@ -50,4 +50,4 @@ def leave_note(dag_run: Any) -> None:
         dag_run.note = said or "Not verified: verify_usage came to no verdict."
     except Exception:
         # In the scheduler: a note is not worth one of its loops.
-        log.exception(f"The run {dag_run.run_id} has no note")
+        log.exception("The run %s has no note", dag_run.run_id)

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Final
 
-import structlog
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
 
 from include.orchestration import metrics
@@ -21,13 +20,15 @@ from include.usage.dates import dates_of_interval, dates_of_range, local_date, o
 from include.usage.errors import RunIncomplete, SettingsError
 from include.usage.keys import shown, why_no_merchant_id
 from include.usage.ledger import DateVerdict
+from include.usage.log import Log
 from include.usage.pipeline import Plan, Run
+from include.usage.report import describe
 from include.usage.settings import Settings
 from include.usage.store import BatchResult
 from include.usage.verification import Proof
 
 set_up_logging()
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 SCHEDULED: Final = "scheduled"
 BACKFILL: Final = "backfill"
@@ -93,7 +94,7 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 plan, batches = {"nothing_to_do": f"{told}: verified by an earlier run, over and settled"}, []
                 log.info(f"Nothing to do for {told}: sealed", dates=told)
             elif context["params"].get("dry_run"):
-                pipeline.preview(client, conn, run, settings)
+                log.info(describe(pipeline.preview(client, conn, run, settings)))
                 plan, batches = {"nothing_to_do": "this was a dry run"}, []
             else:
                 with metrics.phase("scan"):
@@ -161,6 +162,7 @@ def verify(
         with metrics.phase("verify"), usage_redis() as client, usage_postgres() as conn:
 
             def tell(proof: Proof) -> None:
+                log.info(describe(proof))
                 context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(proof.reports))
                 metrics.proved(conn, proof, settings)
                 tell_proof(client, conn, proof, prepared, context, settings)

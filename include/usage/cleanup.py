@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
-import structlog
 from psycopg import Connection
 from redis.cluster import RedisCluster
 
 from include.usage import cluster
 from include.usage.counters import RedisClient, pages
 from include.usage.keys import CounterKey, as_columns, build_key
+from include.usage.log import Log
 from include.usage.queries import query
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 # One atomic step on the server: an increment that arrives in between makes the value differ, and the key stays.
 COMPARE_AND_DELETE: Final = """

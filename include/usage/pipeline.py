@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import psycopg
-import structlog
 from psycopg import Connection
 
 from include.usage import clock, dead_letters, ledger, schema
@@ -22,14 +21,14 @@ from include.usage.driver_errors import explain
 from include.usage.errors import RunIncomplete, UpsertFailed, UsageMismatch
 from include.usage.keys import CounterKey, parse_key, parse_page, shown
 from include.usage.ledger import DateVerdict
+from include.usage.log import Log
 from include.usage.queries import query
 from include.usage.reading import Reader, ReaderAhead
-from include.usage.report import describe
 from include.usage.settings import Settings
 from include.usage.store import BatchResult, store_batch, totals_by_date
 from include.usage.verification import Proof, verify
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 # Dead letters written by one scan at most; a flood beyond that is counted in the log, not stored.
 MAX_DEAD_LETTERS_A_SCAN: Final = 10_000
@@ -327,16 +326,16 @@ def prove(
             if missing:
                 report.verdict = DateVerdict.MISMATCH
         ledger.finish(conn, plan.run_id, proof.reports, clock.now())
-        _tell(proof)
-        if proof.regressed_count:
-            log.warning(
-                f"{proof.regressed_count} counters are lower in Redis than in PostgreSQL. The stored values stay; each "
-                "is an open counter_regressed in usage_dead_letter and waits for a decision.",
-                regressed=proof.regressed_count,
-            )
-        _tell_end(proof, missing)
     if on_proof is not None:
         on_proof(proof)
+    _tell(proof)
+    if proof.regressed_count:
+        log.warning(
+            f"{proof.regressed_count} counters are lower in Redis than in PostgreSQL. The stored values stay; each "
+            "is an open counter_regressed in usage_dead_letter and waits for a decision.",
+            regressed=proof.regressed_count,
+        )
+    _tell_end(proof, missing)
     if proof.failing_count:
         raise UsageMismatch([str(difference) for difference in proof.failing], proof.failing_count)
     if missing:
@@ -349,7 +348,6 @@ def prove(
 
 
 def _tell(proof: Proof) -> None:
-    log.info(describe(proof))
     for report in proof.reports:
         log.info(
             f"{report.date} is {report.verdict}: Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,}",
@@ -398,7 +396,7 @@ def compare(client: RedisClient, conn: Connection, run: Run, settings: Settings)
     """Compare Redis with PostgreSQL as they are now, each date judged by whether it is settled, and write nothing."""
     schema.check(conn)
     # With clean-up on a survey would take in dates past the retention, which nobody asked for here.
-    asked = settings.model_copy(update={"delete_stale_keys": False})
+    asked = replace(settings, delete_stale_keys=False)
     survey = take_survey(client, run.scopes(settings), run, asked)
     _tell_absent(survey, run)
     scopes = [survey.scopes[date] for date in sorted(survey.scopes)]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from include.usage.errors import SettingsError
 
@@ -18,6 +17,7 @@ DAG_ID: Final = "usage_aggregation"
 
 # core.max_map_length's default: the scheduler refuses to expand a task over more items.
 MAX_MAP_LENGTH: Final = 1024
+MAX_PREFIX: Final = 256
 
 
 class OnRegression(StrEnum):
@@ -27,124 +27,121 @@ class OnRegression(StrEnum):
     CARRY = "carry"
 
 
-def _start(value: Any) -> Any:
-    return dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+def _whole(lowest: int, highest: int, multiple_of: int = 1) -> Callable[[str], int]:
+    """Plain digits only: `int()` alone would take `1_000`, spaces and other scripts' digits."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]+", text) or not lowest <= int(text) <= highest or int(text) % multiple_of:
+            raise ValueError
+        return int(text)
+
+    return read
 
 
-def _zone(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return ZoneInfo(value)
-    except (KeyError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError; a folder's name an OSError
-        raise ValueError("no such time zone") from error
+def _true_or_false(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
 
 
-def _digits(value: Any) -> Any:
-    """Plain digits only: pydantic alone would take `1_000` and `3.0`."""
-    if isinstance(value, str) and not re.fullmatch("[0-9]+", value):
-        raise ValueError("not a whole number")
-    return value
+def _prefix(text: str) -> str:
+    text.encode()  # a UnicodeEncodeError if the environment holds bytes that are no UTF-8
+    if len(text) > MAX_PREFIX:
+        raise ValueError
+    return text
 
 
-def _true_or_false(value: Any) -> Any:
-    """`true` and `false` only: pydantic alone would take `y`, `off`, `1` and more."""
-    if isinstance(value, str) and value.lower() not in {"true", "false"}:
-        raise ValueError("neither true nor false")
-    return value
+def _variable(name: str, read: Callable[[str], Any], takes: str) -> dict[str, Any]:
+    return {"variable": name, "read": read, "takes": takes}
 
 
-Whole = Annotated[int, BeforeValidator(_digits)]
-Flag = Annotated[bool, BeforeValidator(_true_or_false)]
-Start = Annotated[dt.datetime, BeforeValidator(_start)]
-Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says, checked: of each setting its variable, its default, how it is read, what it takes.
 
+    Plain Python, because a run on the command line and a small job should not wait for pydantic to be imported.
+    """
 
-class Settings(BaseModel):
-    """What the environment says, checked. The alias is the variable; the description is what it takes."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        arbitrary_types_allowed=True,
-        str_strip_whitespace=True,
-        populate_by_name=True,
-        validate_default=True,
-    )
-
-    interval_ms: Whole = Field(
+    interval_ms: int = field(
         default=3_600_000,
-        alias="USAGE_AGGREGATION_INTERVAL",
-        ge=60_000,
-        le=86_400_000,
-        multiple_of=60_000,
-        description="milliseconds between runs: whole minutes, 60000 to 86400000",
+        metadata=_variable(
+            "USAGE_AGGREGATION_INTERVAL",
+            _whole(60_000, 86_400_000, multiple_of=60_000),
+            "milliseconds between runs: whole minutes, 60000 to 86400000",
+        ),
     )
-    enabled: Flag = Field(
+    enabled: bool = field(
         default=True,
-        alias="ENABLE_USAGE_AGGREGATION",
-        description="true, or false for no schedule (manual runs and backfills still work)",
+        metadata=_variable(
+            "ENABLE_USAGE_AGGREGATION",
+            _true_or_false,
+            "true, or false for no schedule (manual runs and backfills still work)",
+        ),
     )
-    start: Start = Field(
+    start: dt.datetime = field(
         default=dt.datetime.fromisoformat("2026-11-01"),  # naive: a day of USAGE_TIMEZONE, see start_date
-        alias="USAGE_START_DATE",
-        description="the go-live day YYYY-MM-DD (a time may follow): catch-up starts there, so it never moves",
+        metadata=_variable(
+            "USAGE_START_DATE",
+            dt.datetime.fromisoformat,
+            "the go-live day YYYY-MM-DD (a time may follow): catch-up starts there, so it never moves",
+        ),
     )
-    key_prefix: str = Field(
+    key_prefix: str = field(
         default="usage",
-        alias="USAGE_KEY_PREFIX",
-        min_length=1,
-        max_length=256,
-        description="what usage keys start with, before the first colon: 1 to 256 characters",
+        metadata=_variable(
+            "USAGE_KEY_PREFIX",
+            _prefix,
+            f"what usage keys start with, before the first colon: 1 to {MAX_PREFIX} characters",
+        ),
     )
-    settle_hours: Whole = Field(
+    settle_hours: int = field(
         default=2,
-        alias="USAGE_SETTLE_HOURS",
-        ge=0,
-        le=23,
-        description="hours after midnight during which late increments may still come: 0 to 23",
+        metadata=_variable(
+            "USAGE_SETTLE_HOURS",
+            _whole(0, 23),
+            "hours after midnight during which late increments may still come: 0 to 23",
+        ),
     )
-    retention_days: Whole = Field(
+    retention_days: int = field(
         default=7,
-        alias="USAGE_RETENTION_DAYS",
-        ge=1,
-        le=365,
-        description="days the keys live in Redis (their TTL): 1 to 365",
+        metadata=_variable("USAGE_RETENTION_DAYS", _whole(1, 365), "days the keys live in Redis (their TTL): 1 to 365"),
     )
-    max_mapped_tasks: Whole = Field(
+    max_mapped_tasks: int = field(
         default=32,
-        alias="USAGE_MAX_MAPPED_TASKS",
-        ge=1,
-        le=MAX_MAP_LENGTH,
-        description=f"mapped upsert tasks a run at most: 1 to {MAX_MAP_LENGTH}",
+        metadata=_variable(
+            "USAGE_MAX_MAPPED_TASKS",
+            _whole(1, MAX_MAP_LENGTH),
+            f"mapped upsert tasks a run at most: 1 to {MAX_MAP_LENGTH}",
+        ),
     )
-    scan_count: Whole = Field(
-        default=1000,
-        alias="USAGE_SCAN_COUNT",
-        ge=1,
-        le=100_000,
-        description="COUNT of each SCAN call: 1 to 100000",
+    scan_count: int = field(
+        default=1000, metadata=_variable("USAGE_SCAN_COUNT", _whole(1, 100_000), "COUNT of each SCAN call: 1 to 100000")
     )
-    timezone: Zone = Field(
+    timezone: ZoneInfo = field(
         default=ZoneInfo("UTC"),
-        alias="USAGE_TIMEZONE",
-        description="the time zone whose days the keys name, as in the tz database, e.g. Europe/Berlin",
+        metadata=_variable(
+            "USAGE_TIMEZONE",
+            ZoneInfo,
+            "the time zone whose days the keys name, as in the tz database, e.g. Europe/Berlin",
+        ),
     )
-    deadline_seconds: Whole = Field(
+    deadline_seconds: int = field(
         default=300,
-        alias="USAGE_DEADLINE_SECONDS",
-        ge=1,
-        le=86_400,
-        description="seconds after which a run is late: 1 to 86400",
+        metadata=_variable(
+            "USAGE_DEADLINE_SECONDS", _whole(1, 86_400), "seconds after which a run is late: 1 to 86400"
+        ),
     )
-    on_regression: OnRegression = Field(
+    on_regression: OnRegression = field(
         default=OnRegression.KEEP,
-        alias="USAGE_ON_REGRESSION",
-        description="what to do when a counter went backwards: keep or carry",
+        metadata=_variable(
+            "USAGE_ON_REGRESSION", OnRegression, "what to do when a counter went backwards: keep or carry"
+        ),
     )
-    delete_stale_keys: Flag = Field(
+    delete_stale_keys: bool = field(
         default=False,
-        alias="USAGE_DELETE_STALE_KEYS",
-        description="true to delete keys past the retention once their date is verified, or false",
+        metadata=_variable(
+            "USAGE_DELETE_STALE_KEYS",
+            _true_or_false,
+            "true to delete keys past the retention once their date is verified, or false",
+        ),
     )
 
     @property
@@ -158,6 +155,10 @@ class Settings(BaseModel):
         return self.start if self.start.tzinfo else self.start.replace(tzinfo=self.timezone)
 
 
+#: What each variable takes.
+VARIABLES: Final[Mapping[str, str]] = {each.metadata["variable"]: each.metadata["takes"] for each in fields(Settings)}
+
+
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read and check every `USAGE_*` setting.
 
@@ -168,11 +169,16 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         SettingsError: naming each bad variable, its value and what it takes.
     """
     source = os.environ if environ is None else environ
-    fields = {field.alias: field for field in Settings.model_fields.values() if field.alias}
-    given = {name: source[name] for name in fields if source.get(name, "").strip()}
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        wrong = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
-        told = "; ".join(f"{name}={given[name]!r} (takes {fields[name].description})" for name in wrong)
-        raise SettingsError(f"Bad setting: {told}") from None
+    given: dict[str, Any] = {}
+    wrong: list[str] = []
+    for setting in fields(Settings):
+        variable, read = setting.metadata["variable"], setting.metadata["read"]
+        text = source.get(variable, "")
+        try:
+            if text.strip():
+                given[setting.name] = read(text.strip())
+        except (ValueError, KeyError, OSError):  # ZoneInfoNotFoundError is a KeyError; a folder's name an OSError
+            wrong.append(f"{variable}={text!r} (takes {VARIABLES[variable]})")
+    if wrong:
+        raise SettingsError(f"Bad setting: {'; '.join(wrong)}")
+    return Settings(**given)

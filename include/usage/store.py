@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import psycopg
-import structlog
 import tenacity
 from psycopg import Connection
 
@@ -22,12 +21,13 @@ from include.usage.driver_errors import explain_postgres, lacks_partition
 from include.usage.errors import UsageError
 from include.usage.keys import CounterKey, as_columns, build_key, shown
 from include.usage.ledger import Counts
+from include.usage.log import Log
 from include.usage.queries import query
 from include.usage.reading import Reader
 from include.usage.settings import OnRegression, Settings
 from include.usage.staging import stage
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 # Rows locked by one transaction at most: about half a second of work, so nobody waits long for us.
 MAX_KEYS_PER_TRANSACTION: Final = 50_000

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-import structlog
 from psycopg import Connection
 
 from include.usage import dead_letters
@@ -21,11 +20,12 @@ from include.usage.dead_letters import DeadLetter
 from include.usage.errors import RunIncomplete
 from include.usage.keys import CounterKey, as_columns, build_key, parse_key
 from include.usage.ledger import Counts, DateReport, DateVerdict
+from include.usage.log import Log
 from include.usage.queries import query
 from include.usage.staging import raw_keys, stage_names
 from include.usage.store import BatchResult
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 # Failing keys kept for the message, and regressions opened: the rest is counted.
 MAX_DIFFERENCES_KEPT: Final = 1000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import logging
 import os
 import signal
 import sys
@@ -16,13 +15,13 @@ from types import FrameType
 from typing import Final, NoReturn
 
 import psycopg
-import structlog
 from psycopg import Connection
 from redis.exceptions import RedisError
 
 from include.usage import clock, schema
 from include.usage.connections import POSTGRES_URL, REDIS_URL, postgres_from_url, redis_from_url
 from include.usage.errors import UsageError
+from include.usage.log import send_to, with_fields
 from include.usage.settings import DAG_ID, Settings, load_settings
 from local.airflow import AirflowError, LocalAirflow
 from local.airflow_api import DagRun
@@ -56,10 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
     try:
         with lock_folder(FOLDER), (FOLDER / "demo.log").open("w", encoding="utf-8") as log:
-            structlog.configure(
-                wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-                logger_factory=structlog.PrintLoggerFactory(log),
-            )
+            send_to(lambda _, __, sentence, fields: print(with_fields(sentence, fields), file=log, flush=True))
             return int(not _demo(screen, os.environ, once=options.once))
     except KeyboardInterrupt:
         screen.say("Stopped before the end.")

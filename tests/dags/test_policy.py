@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from include.usage.settings import VARIABLES
 from tests.dags.support import airflow_environment
 from tests.dags.versions import AIRFLOW_3, ParamValidationError, dag_bag
 from tests.support import PROJECT
@@ -22,10 +23,8 @@ DAGS = PROJECT / "dags"
 
 def parse(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Any:
     """All of dags/, parsed anew with these settings."""
-    from include.usage.settings import Settings
-
-    for field in Settings.model_fields.values():
-        monkeypatch.delenv(str(field.alias), raising=False)
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     return dag_bag(DAGS)

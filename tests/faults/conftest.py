@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
+
+from include.usage.log import send_to, to_logging
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
     """No log: thousands of runs would fill memory with it."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    send_to(lambda *_: None)
     yield
-    structlog.reset_defaults()
+    send_to(to_logging)

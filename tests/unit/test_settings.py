@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import FrozenInstanceError
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import ValidationError
 
 from include.usage.errors import SettingsError
-from include.usage.settings import OnRegression, Settings, load_settings
+from include.usage.settings import VARIABLES, OnRegression, load_settings
 
 DEFAULTS = {
     "USAGE_AGGREGATION_INTERVAL": ("interval_ms", 3_600_000),
@@ -29,7 +29,7 @@ DEFAULTS = {
 
 
 def test_these_are_all_variables() -> None:
-    assert {field.alias for field in Settings.model_fields.values()} == set(DEFAULTS)
+    assert set(VARIABLES) == set(DEFAULTS)
 
 
 @pytest.mark.parametrize(("variable", "default"), DEFAULTS.items(), ids=DEFAULTS)
@@ -99,9 +99,8 @@ def test_every_variable_has_bad_values() -> None:
 def test_bad_value_is_one_error_with_name_value_and_what_it_takes(variable: str, given: str) -> None:
     with pytest.raises(SettingsError) as raised:
         load_settings({variable: given})
-    (field,) = [field for field in Settings.model_fields.values() if field.alias == variable]
-    assert str(raised.value) == f"Bad setting: {variable}={given!r} (takes {field.description})"
-    assert raised.value.__suppress_context__
+    assert str(raised.value) == f"Bad setting: {variable}={given!r} (takes {VARIABLES[variable]})"
+    assert raised.value.__context__ is None
     assert not raised.value.heals
 
 
@@ -127,5 +126,5 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
-        load_settings({}).settle_hours = 3
+    with pytest.raises(FrozenInstanceError):
+        load_settings({}).settle_hours = 3  # type: ignore[misc]  # that is what must fail

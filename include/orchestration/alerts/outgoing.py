@@ -6,14 +6,13 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-import structlog
-
 from include.orchestration.alerts import slack
 from include.orchestration.connections import SLACK_CONN_ID, has_connection
 from include.usage.alerts.register import Told
 from include.usage.alerts.slack import render
+from include.usage.log import Log
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 #: All messages of one occasion together: nothing waits longer than this for Slack.
 BUDGET_SECONDS: Final = slack.BUDGET_SECONDS

@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from psycopg import Connection
 
 from include.orchestration.alerts import fallback
@@ -18,8 +17,9 @@ from include.orchestration.connections import POSTGRES_CONN_ID
 from include.usage.alerts import state
 from include.usage.alerts.register import Entry, Register
 from include.usage.connections import prepare
+from include.usage.log import Log
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 # libpq would wait minutes for a machine that is gone.
 CONNECT_SECONDS: Final = 3.0

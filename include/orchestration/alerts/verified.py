@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import structlog
 from airflow.providers.common.compat.sdk import Context
 from psycopg import Connection
 
@@ -13,11 +12,12 @@ from include.orchestration.alerts import notes, outgoing
 from include.usage import clock
 from include.usage.alerts.verification_news import damage_of, gather, take_back
 from include.usage.counters import RedisClient
+from include.usage.log import Log
 from include.usage.pipeline import Plan
 from include.usage.settings import Settings
 from include.usage.verification import Proof
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 
 def tell_proof(

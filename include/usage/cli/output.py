@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
+from include.usage.log import Level, send_to, with_fields
 from include.usage.text import printable
 
 # Told (steps done, steps in all).
@@ -55,25 +54,14 @@ def _plain(value: object) -> object:
 
 
 def log_to_stderr() -> None:
-    """Let the engine's log lines go to stderr, all but the tables: those are the answer, and go to stdout."""
-    import structlog  # here, because neither --help nor a wrong argument needs it
+    """Let the engine's log lines go to stderr."""
 
-    def without_tables(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if event["level"] == "info" and "\n" in event["event"]:
-            raise structlog.DropEvent
-        return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    def write(_: str, level: Level, sentence: str, fields: Mapping[str, Any]) -> None:
+        now = dt.datetime.now().astimezone()
         # Looks stderr up for each line: a progress bar puts itself in between.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
-            without_tables,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR")),
-        ],
-    )
+        print(f"{now:%Y-%m-%d %H:%M:%S} [{level}] {printable(with_fields(sentence, fields))}", file=sys.stderr)
+
+    send_to(write)
 
 
 @contextmanager
