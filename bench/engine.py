@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from multiprocessing.connection import Connection as Pipe
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from bench.contestants import Figures, Servers, Work
@@ -21,6 +19,9 @@ from include.usage.connections import prepare
 from include.usage.pipeline import Plan, Run
 from include.usage.settings import load_settings
 from include.usage.store import BatchResult
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection as Pipe
 
 PROCESSES: Final = 2
 
@@ -41,6 +42,8 @@ def engine(servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datet
 def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Work:
     """A run whose batches are stored by two processes at once; they are up before time is taken."""
     prepare(servers.conn)
+    import multiprocessing  # the contestants in one process do not pay for it
+
     spawn = multiprocessing.get_context("spawn")
     pipes = []
     for _number in range(PROCESSES):

@@ -18,6 +18,7 @@ from psycopg import Connection, sql
 
 from include.usage import schema
 from include.usage.connections import prepare
+from include.usage.log import Log, send_to
 from local.servers import Postgres, Valkey
 from tests.support import PROJECT, Usage
 from tests.support import Connect as Connect
@@ -114,3 +115,12 @@ def empty_database(empty_database_url: str) -> Iterator[Connection]:
 def usage(redis_client: redis.Redis, database: Connection) -> Usage:
     """An empty Redis and a migrated database, and verbs for them."""
     return Usage(redis_client, database, count(1))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The sentences that the engine logs meanwhile, wherever earlier tests have sent them."""
+    before, sentences = Log.sink, list[str]()
+    send_to(lambda _, __, sentence, ___: sentences.append(sentence))
+    yield sentences
+    send_to(before)

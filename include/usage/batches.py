@@ -9,6 +9,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 from include.usage.keys import CounterKey, shown
@@ -126,13 +127,12 @@ class Census:
             self._rare[key.date].setdefault(key.merchant_id, set()).add(key.metric_type)
         masks[key.merchant_id] = masks.get(key.merchant_id, 0) | (bit or 0)
 
-    def add_all(self, date: dt.date, pairs: Iterable[tuple[str, str]]) -> None:
-        """Note keys of one date: (merchant id, metric type)."""
-        masks, bit_of = self._masks[date], self._bit_of
-        for merchant, metric in pairs:
-            bit = bit_of.get(metric)
+    def add_all(self, date: dt.date, metric_type: str, merchant_ids: Iterable[str]) -> None:
+        """Note keys of one date and metric type."""
+        masks, bit = self._masks[date], self._bit_of.get(metric_type)
+        for merchant in merchant_ids:
             if bit is None:
-                self.add(CounterKey(merchant, date, metric))
+                self.add(CounterKey(merchant, date, metric_type))
             else:
                 masks[merchant] = masks.get(merchant, 0) | bit
 
@@ -166,10 +166,11 @@ class Census:
         first, *others = self._masks.values() or ({},)
         return sorted(set(first).union(*others) if others else first)
 
-    def weight(self, merchant: str) -> int:
-        """How many keys a merchant has, all dates together."""
-        common = sum(masks.get(merchant, 0).bit_count() for masks in self._masks.values())
-        return common + sum(len(rare.get(merchant, ())) for rare in self._rare.values())
+    def weights(self, merchants: Sequence[str]) -> Iterator[int]:
+        """How many keys each of these merchants has, all dates together."""
+        weights = [map(int.bit_count, map(masks.get, merchants, repeat(0))) for masks in self._masks.values()]
+        weights += [map(len, map(rare.get, merchants, repeat(()))) for rare in self._rare.values()]
+        return map(sum, zip(*weights, strict=True))
 
     def _groups(self, date: dt.date, merchants: Iterable[str], metric_types: _Decoder) -> Iterator[Group]:
         """What these merchants have on a date, those that have the same together."""
@@ -195,7 +196,7 @@ class _Weighted(Collection[tuple[str, int]]):
         return len(self._merchants)
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        return ((merchant, self._census.weight(merchant)) for merchant in self._merchants)
+        return zip(self._merchants, self._census.weights(self._merchants), strict=True)
 
     def __contains__(self, pair: object) -> bool:
         return any(pair == mine for mine in self)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple
 
-import tenacity
 from hiredis import pack_command
 from redis import exceptions
 from redis.cluster import ClusterNode, RedisCluster
@@ -76,6 +75,8 @@ def execute_each(client: RedisCluster, keys: Sequence[bytes], commands: Sequence
     """
     answers: list[Any] = [None] * len(keys)
     left: list[int] = list(range(len(keys)))
+    import tenacity  # takes 2 MB and as long as a thousand counters; only a cluster needs it before anything fails
+
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(UNREACHABLE + ELSEWHERE),
         stop=tenacity.stop_after_delay(PATIENCE_SECONDS),

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from include.usage.dead_letters import DeadLetter, Reason
@@ -92,40 +93,38 @@ def parse_key(raw: bytes, prefix: str) -> CounterKey | DeadLetter:
     return CounterKey(raw_merchant.decode(), date, raw_metric.decode())
 
 
-def parse_page(raws: Sequence[bytes], prefix: str) -> dict[dt.date, list[tuple[str, str]]] | None:
-    """Take a page of keys apart: (merchant id, metric type) by date. None if any of them needs a look of its own.
+def parse_page(raws: Sequence[bytes], prefix: str) -> dict[dt.date, dict[str, list[str]]] | None:
+    """Take a page of keys apart: merchant ids by date and metric type. None if any key needs a look of its own.
 
-    The same as `parse_key` for each, in a fifth of the time: one decoding and one regular expression for the whole
-    page. Keys cannot run into one another, because the newline between them is in none of them.
+    The same as `parse_key` for each, in a fraction of the time: most is one loop in C over the whole page, and no
+    container outlives its key, because a thousand of them would set the garbage collector going.
     """
-    if not raws:
-        return {}
+    head = _head(prefix)
     # No part of a key this short can be too long.
-    if max(map(len, raws)) > MAX_METRIC_TYPE_BYTES:
+    if max(map(len, raws), default=0) > MAX_METRIC_TYPE_BYTES or b"\0" in b"".join(raws):
         return None
+    if not all(map(bytes.startswith, raws, repeat(head))):
+        return None
+    starts_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     try:
-        text = b"\n".join(raws).decode()
-    except UnicodeDecodeError:
+        for key in map(bytes.decode, raws):
+            start, day, metric = key.rsplit(":", 2)
+            starts_of[day, metric].append(start)
+    except ValueError:  # bytes that are no UTF-8, or a key in fewer parts
         return None
-    found = _lines(prefix).findall(text)
-    if len(found) != len(raws) or text.count("\n") != len(raws) - 1 or "\0" in text:
-        return None
-    by_day: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for merchant, day, metric in found:
-        by_day[day].append((merchant, metric))
-    by_date = {parse_date(day.encode()): pairs for day, pairs in by_day.items()}
-    return None if None in by_date else by_date  # type: ignore[return-value]  # no None in there
+    by_date: dict[dt.date, dict[str, list[str]]] = defaultdict(dict)
+    for (day, metric), starts in starts_of.items():
+        date = parse_date(day.encode())
+        merchants = [start[len(prefix) + 1 :] for start in starts]
+        if date is None or not metric or not all(merchants):
+            return None
+        by_date[date][metric] = merchants
+    return by_date
 
 
 @lru_cache(maxsize=8)
 def _head(prefix: str) -> bytes:
     return prefix.encode() + b":"
-
-
-@lru_cache(maxsize=8)
-def _lines(prefix: str) -> re.Pattern[str]:
-    """A line that is a usage key. The merchant takes as much as it can: a key is split from the right."""
-    return re.compile(rf"^{re.escape(prefix)}:([^\n]+):([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}):([^:\n]+)$", re.MULTILINE)
 
 
 def why_no_merchant_id(merchant_id: str) -> str | None:

@@ -154,27 +154,26 @@ def take_survey(client: RedisClient, scopes: dict[dt.date, Scope], run: Run, set
     cleaning = settings.delete_stale_keys and run.merchant_ids is None
     oldest = oldest_kept(today, settings) if cleaning else dt.date.min
 
-    def note(date: dt.date, pairs: Iterable[tuple[str, str]]) -> None:
+    def note(date: dt.date, metric: str, merchants: Iterable[str]) -> None:
         if date < oldest and date not in scopes:
             # Clean-up deletes nothing unproven: what it may delete is aggregated and verified first.
             scopes[date], wanted[date] = Scope(date, settled=True), None
         if date in wanted:
-            merchants = wanted[date]
-            if merchants is not None:
-                pairs = [pair for pair in pairs if pair[0] in merchants]
-            survey.census.add_all(date, pairs)
+            asked = wanted[date]
+            survey.census.add_all(date, metric, merchants if asked is None else filter(asked.__contains__, merchants))
 
     for page in scan_pages(client, settings.key_prefix, settings.scan_count):
         survey.scanned += len(page)
         by_date = parse_page(page, settings.key_prefix)
         if by_date is not None and max(by_date, default=today) <= today:
-            for date, pairs in by_date.items():
-                note(date, pairs)
+            for date, by_metric in by_date.items():
+                for metric, merchants in by_metric.items():
+                    note(date, metric, merchants)
             continue
         for raw in page:
             parsed = _parse(raw, settings.key_prefix, today)
             if isinstance(parsed, CounterKey):
-                note(parsed.date, [(parsed.merchant_id, parsed.metric_type)])
+                note(parsed.date, parsed.metric_type, [parsed.merchant_id])
             else:
                 survey.add_bad(parsed)
     return survey

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import psycopg
-import tenacity
 from psycopg import Connection
 
 from include.usage import dead_letters
@@ -33,6 +32,8 @@ log = Log(__name__)
 MAX_KEYS_PER_TRANSACTION: Final = 50_000
 # A lock of somebody else is waited for this long; a statement may take this long. Then the task is retried.
 LIMITS: Final = {"lock_timeout": "20s", "statement_timeout": "120s"}
+# What two writers may do to each other, and what is over when one of them begins again.
+CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 # Lines a person would read; above that the batch is told in one line.
 MAX_MERCHANTS_LOGGED: Final = 50
 MAX_METRICS_LOGGED: Final = 10
@@ -147,16 +148,30 @@ def _parts(batch: Batch) -> Iterator[Batch]:
                 yield Batch((group._replace(metric_types=some),), batch.live_dates & {group.date})
 
 
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type((psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)),
-    stop=tenacity.stop_after_attempt(5),
-    wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
-    reraise=True,
-)
+class _OvertakenError(Exception):
+    """Fewer rows were inserted than there were to insert: somebody else was faster, or a trigger keeps rows out."""
+
+
 def _store_part(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+    """Store what one transaction may hold; deadlocks and serialization failures are tried again at once."""
+    try:
+        return _store_once(reader, conn, batch, run_id, settings)
+    except CONFLICTS:
+        import tenacity  # takes 2 MB and as long as a thousand counters, and is seldom needed
+
+        again = tenacity.retry(
+            retry=tenacity.retry_if_exception_type(CONFLICTS),
+            stop=tenacity.stop_after_attempt(4),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
+            reraise=True,
+        )
+        return again(_store_once)(reader, conn, batch, run_id, settings)
+
+
+def _store_once(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
     try:
         return _try_part(reader, conn, batch, run_id, settings, alone=True)
-    except psycopg.errors.UniqueViolation:
+    except (psycopg.errors.UniqueViolation, _OvertakenError):
         # A parallel run inserted a row that was new to both.
         return _try_part(reader, conn, batch, run_id, settings, alone=False)
 
@@ -196,18 +211,19 @@ def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool) 
     """Raise the table to what is staged; returns the keys that it still does not hold as they were read."""
     part = _part_of_table(batch)
     # Planned anew each time (prepare=False): what is staged differs from batch to batch.
-    counted = conn.execute(query("count_differences"), part, prepare=False).fetchone()
-    assert counted is not None  # an aggregate always returns a row
-    missing, different = counted
-    if not missing and not different:
-        return []
+    differences = conn.execute(query("count_differences"), part, prepare=False).fetchall()
+    missing = {date: without_row for date, without_row, _ in differences if without_row}
+    different = any(other for *_, other in differences)
     if alone and missing:
-        for date, inserted in conn.execute(query("insert_new"), part, prepare=False):
+        if conn.execute(query("insert_new"), part, prepare=False).rowcount != sum(missing.values()):
+            raise _OvertakenError
+        for date, inserted in missing.items():
             result.counts[date].inserted = inserted
-    if different or not alone:
-        for date, inserted, updated in conn.execute(query("upsert_staged"), part, prepare=False):
-            result.counts[date].inserted += inserted
-            result.counts[date].updated = updated
+    if not different and (alone or not missing):
+        return []  # each staged row is one that was equal, or one that was inserted
+    for date, inserted, updated in conn.execute(query("upsert_staged"), part, prepare=False):
+        result.counts[date].inserted += inserted
+        result.counts[date].updated = updated
     return [CounterKey(*row) for row in conn.execute(query("select_suspects"), part, prepare=False)]
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from include.usage.log import send_to, to_logging
+from include.usage.log import Log, send_to
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
     """No log: thousands of runs would fill memory with it."""
+    before = Log.sink
     send_to(lambda *_: None)
     yield
-    send_to(to_logging)
+    send_to(before)

@@ -221,14 +221,13 @@ def test_ledger_tells_what_was_found_and_done(usage: Usage) -> None:
     assert row["started_at"] == NOW
 
 
-def test_dry_run_writes_nothing_at_all(usage: Usage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_writes_nothing_at_all(usage: Usage, logged: list[str]) -> None:
     usage.write({key("acme"): 5, key("gone"): 1, key("lower"): 9, key("same"): 2})
     usage.aggregate()
     usage.write({key("acme"): 6, key("lower"): 3, key("new"): 1, key("poison"): "x"})
     usage.client.delete(raw(key("gone")))
     usage.client.set("usage:malformed", 1)
     before = usage.everything()
-    capsys.readouterr()
     proof = preview(usage.client, usage.conn, Run("dry", "manual", (YESTERDAY,), NOW), settings())
     assert usage.everything() == before
     assert {str(found.key): str(found.verdict) for found in proof.failing} == {
@@ -236,7 +235,7 @@ def test_dry_run_writes_nothing_at_all(usage: Usage, capsys: pytest.CaptureFixtu
         str(key("new")): "missing",
     }
     assert proof.reports[0].keys == {"match": 1, "behind": 1, "missing": 1, "regressed": 1, "expired": 1}
-    told = capsys.readouterr().out
+    told = "\n".join(logged)
     assert "Redis has 6, PostgreSQL has 5" in told
     assert "Would be a dead letter: b'usage:malformed'" in told
 
