@@ -1,0 +1,62 @@
+"""One merchant, one more than there are tasks, a hundred thousand, one with 50 000 metric types: all are stored."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from include.usage import clock
+from include.usage.counters import pages
+from include.usage.keys import CounterKey
+from tests.dags.support import Dag
+from tests.support import Usage, key
+
+# Not yesterday: the tests may run in the hours in which that still settles.
+DAY = clock.now().date() - dt.timedelta(days=3)
+CONF = {"from_date": str(DAY), "to_date": str(DAY)}
+WRITTEN_AT_ONCE = 10_000
+
+
+def write(usage: Usage, counters: dict[CounterKey, int]) -> None:
+    for page in pages(counters.items(), WRITTEN_AT_ONCE):
+        usage.write(dict(page))
+
+
+@pytest.mark.parametrize(
+    ("merchants", "sizes"),
+    [
+        pytest.param(1, [1], id="1"),
+        pytest.param(32, [1] * 32, id="32"),
+        pytest.param(33, [1] * 31 + [2], id="33"),
+        pytest.param(5000, [156] * 24 + [157] * 8, id="5000"),
+        pytest.param(100_000, [3125] * 32, id="100000"),
+    ],
+)
+def test_any_number_of_merchants_fits_into_32_tasks_of_like_weight(
+    dag: Dag, usage: Usage, merchants: int, sizes: list[int]
+) -> None:
+    counters = {key(f"m{n:05}", DAY): n for n in range(merchants)}
+    write(usage, counters)
+    ended = dag.run(CONF)
+    assert ended.state == "success"
+    assert ended.states["upsert_merchant_usage"] == ["success"] * len(sizes)
+    assert sorted(map(merchants_named, ended.names)) == sizes
+    assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
+    assert usage.rows() == counters
+
+
+def merchants_named(name: str) -> int:
+    """Of how many merchants a mapped task's name tells."""
+    _, _, beyond_one = name.rpartition("(")
+    return int(beyond_one.removesuffix(" merchants)")) if name.endswith(")") else 1
+
+
+def test_one_merchant_with_50_000_metric_types(dag: Dag, usage: Usage) -> None:
+    counters = {key("acme", DAY, f"metric_{n:05}"): n for n in range(50_000)}
+    write(usage, {**counters, key("beta", DAY): 1})
+    ended = dag.run(CONF)
+    assert ended.state == "success"
+    assert ended.names == ["acme", "beta"]
+    assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
+    assert usage.rows() == {**counters, key("beta", DAY): 1}
