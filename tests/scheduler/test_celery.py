@@ -85,6 +85,16 @@ def waiting_workers(world: World, airflow: CeleryAirflow) -> set[str]:
     return found
 
 
+def connections(world: World) -> int:
+    """How many connections to the database there are besides the test's own two."""
+    row = world.conn.execute(
+        "SELECT count(*) - 2 FROM pg_stat_activity"
+        " WHERE datname = current_database() AND backend_type = 'client backend'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def test_a_worker_is_lost_in_the_middle_of_a_batch(world: World) -> None:
     airflow = world.airflow
     assert isinstance(airflow, CeleryAirflow)
@@ -95,6 +105,7 @@ def test_a_worker_is_lost_in_the_middle_of_a_batch(world: World) -> None:
         day = str(world.yesterday)
         run = airflow.api.trigger(DAG_ID, {"from_date": day, "to_date": day})
         airflow.wait_until(lambda: waiting_workers(world, airflow) == set(NAMES), "both workers are in a batch", 90)
+        assert len(NAMES) <= connections(world) <= len(NAMES) + 1, "a task has one connection"
         airflow.kill(NAMES[0])
 
     def look() -> DagRun | None:
