@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
@@ -18,7 +18,7 @@ from include.usage.batches import Batch
 from include.usage.cleanup import Cleaned, TimeToLive, delete_stale, inspect_ttl
 from include.usage.dates import dates_of_interval, dates_of_range, local_date, oldest_kept
 from include.usage.errors import RunIncomplete, SettingsError
-from include.usage.keys import shown, why_no_merchant_id
+from include.usage.keys import CounterKey, shown, why_no_merchant_id
 from include.usage.ledger import DateVerdict
 from include.usage.log import Log
 from include.usage.pipeline import Plan, Run
@@ -38,6 +38,9 @@ SCAN_TASK_ID: Final = "scan_usage"
 PLAN_KEY: Final = "plan"
 #: Names a batch, and the scan that dealt it, to the result of storing it.
 BATCH_ID: Final = "id"
+#: Where in XCom scan_usage leaves what a batch names. Airflow hands each mapped task the whole list that it is mapped
+#: over, so the list has only what tells the batches apart.
+BATCH_KEY: Final = "key"
 PARAM_NAMES: Final = ("from_date", "to_date", "merchant_ids", "dry_run")
 
 
@@ -81,7 +84,7 @@ def _merchants(given: Any) -> tuple[str, ...] | None:
 
 @metrics.delivered()
 def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
-    """Find the keys of this run's dates; returns the batches to store, leaves the plan in XCom."""
+    """Find the keys of this run's dates; returns a line a batch to store, leaves the plan and each batch in XCom."""
     with failure_noted(context), airflow_errors():
         run = requested_run(context, settings, clock.now())
         plan: dict[str, Any]
@@ -102,7 +105,27 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 metrics.scanned(batches)
                 plan = scanned.to_xcom()
     context["ti"].xcom_push(key=PLAN_KEY, value=plan)
-    return [{**batch.to_xcom(), BATCH_ID: f"{run.now.isoformat()} {n}"} for n, batch in enumerate(batches)]
+    return [_leave(batch, n, context, f"{run.now.isoformat()} {n}") for n, batch in enumerate(batches)]
+
+
+def _leave(batch: Batch, number: int, context: Context, batch_id: str) -> dict[str, Any]:
+    """Leave a batch in XCom for the task that stores it; returns what the others need to know of it."""
+    key = f"batch_{number}"
+    context["ti"].xcom_push(key=key, value=batch.to_xcom())
+    dates = [date.isoformat() for date in batch.dates]
+    return {"name": batch.name, "dates": dates, "counters": batch.key_count, BATCH_ID: batch_id, BATCH_KEY: key}
+
+
+def _take(batch: dict[str, Any], context: Context) -> Batch:
+    """The batch that scan_usage left.
+
+    Raises:
+        RunIncomplete: it is not there any more.
+    """
+    left = context["ti"].xcom_pull(task_ids=SCAN_TASK_ID, key=batch[BATCH_KEY])
+    if left is None:
+        raise RunIncomplete("What scan_usage found is no longer in XCom: clear scan_usage with its downstream tasks.")
+    return Batch.from_xcom(left)
 
 
 @metrics.delivered()
@@ -115,7 +138,7 @@ def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[s
         usage_redis() as client,
         usage_postgres() as conn,
     ):
-        result = pipeline.store(client, conn, Batch.from_xcom(batch), context["dag_run"].run_id or "", settings)
+        result = pipeline.store(client, conn, _take(batch, context), context["dag_run"].run_id or "", settings)
     metrics.stored(result)
     return {**result.to_xcom(), BATCH_ID: batch[BATCH_ID]}
 
@@ -171,7 +194,7 @@ def verify(
                 client,
                 conn,
                 prepared,
-                [Batch.from_xcom(batch) for batch in batches or ()],
+                [_take(batch, context) for batch in batches or ()],
                 stored,
                 settings,
                 on_proof=tell,
@@ -197,10 +220,16 @@ def delete(
     verified = {
         dt.date.fromisoformat(report["date"]) for report in reports if report["verdict"] == DateVerdict.VERIFIED
     }
-    keys = [key for batch in batches for key in Batch.from_xcom(batch).counter_keys() if key.date <= oldest + ONE_DAY]
+    last = oldest + ONE_DAY
     stale = [date for date in verified if date < oldest]
+    old = [batch for batch in batches if dt.date.fromisoformat(min(batch["dates"])) <= last]
     cleaned, ttl = Cleaned(), TimeToLive()
-    if keys:
+
+    def keys() -> Iterator[CounterKey]:
+        """Batch by batch, so that no more than one is held: there may be a million."""
+        return (key for batch in old for key in _take(batch, context).counter_keys() if key.date <= last)
+
+    if old:
         with (
             failure_noted(context),
             airflow_errors(),
@@ -209,8 +238,8 @@ def delete(
             usage_postgres() as conn,
         ):
             if settings.delete_stale_keys:
-                cleaned = delete_stale(client, conn, keys, stale, settings.key_prefix)
-            ttl = inspect_ttl(client, conn, keys, settings.key_prefix)
+                cleaned = delete_stale(client, conn, keys(), stale, settings.key_prefix)
+            ttl = inspect_ttl(client, conn, keys(), settings.key_prefix)
     log.info(
         f"Deleted {cleaned.deleted} stale keys, left {cleaned.kept}"
         if settings.delete_stale_keys

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
+from hiredis import pack_command
 from psycopg import Connection
 from redis.cluster import RedisCluster
 
@@ -117,10 +118,16 @@ def _seconds_to_live(client: RedisClient, page: Sequence[CounterKey], prefix: st
     keys = [build_key(prefix, key) for key in page]
     if isinstance(client, RedisCluster):
         return dict(zip(page, cluster.execute_each(client, keys, [("TTL", key) for key in keys]), strict=True))
-    pipeline = client.pipeline(transaction=False)
-    for key in keys:
-        pipeline.ttl(key)
-    return dict(zip(page, pipeline.execute(), strict=True))
+    # No command takes several keys, and redis-py's pipeline takes four times as long (measured).
+    connection: Any = client.connection_pool.get_connection()
+    try:
+        connection.send_packed_command([b"".join([pack_command(("TTL", key)) for key in keys])])  # type: ignore[arg-type]  # its stub takes tuples of one
+        return {key: connection.read_response() for key in page}
+    except BaseException:
+        connection.disconnect()  # answers may be under way that nobody will read
+        raise
+    finally:
+        client.connection_pool.release(connection)
 
 
 def _value(client: RedisClient, key: bytes) -> bytes | None:

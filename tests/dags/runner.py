@@ -17,6 +17,9 @@ OF_A_REQUEST = ("USAGE_", "AIRFLOW_CONN_USAGE_", "AIRFLOW__METRICS__STAT", "AIRF
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Run the DAG once, as the request says, and tell how each task ended."""
+    from airflow.utils.session import create_session
+
+    from include.orchestration.compat import pushed_text
     from tests.dags.versions import dag_bag, end_metrics, made_scheduled, start_metrics
 
     for name in [name for name in os.environ if name.startswith(OF_A_REQUEST)]:
@@ -38,10 +41,13 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     with made_scheduled(request["scheduled"]) if request["scheduled"] else nullcontext():
         ended = dag.test(run_conf=request["conf"])
     end_metrics()
+    with create_session() as session:
+        mapped_over = pushed_text(session, ended, "scan_usage", "return_value")
     instances = sorted(ended.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index))
     return {
         "run_id": ended.run_id,
         "state": str(ended.state),
+        "mapped_bytes": len(json.dumps(mapped_over)),
         "tasks": [[ti.task_id, str(ti.state), ti.rendered_map_index] for ti in instances],
     }
 

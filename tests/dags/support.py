@@ -34,6 +34,8 @@ class Ended:
     state: str
     tasks: list[tuple[str, str, str | None]]
     log: str
+    #: What the upserts are mapped over, in XCom: Airflow hands all of it to each of them.
+    mapped_bytes: int
 
     @property
     def states(self) -> dict[str, list[str]]:
@@ -69,7 +71,8 @@ class Runner:
         log = self._log.read_bytes()[begin:].decode(errors="replace")
         assert answer, f"The process ended:\n{log[-5000:]}"
         told = json.loads(answer)
-        return Ended(told["run_id"], told["state"], [(t[0], t[1], t[2]) for t in told["tasks"]], log)
+        tasks = [(t[0], t[1], t[2]) for t in told["tasks"]]
+        return Ended(told["run_id"], told["state"], tasks, log, told["mapped_bytes"])
 
 
 @dataclass

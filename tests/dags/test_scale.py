@@ -42,6 +42,7 @@ def test_any_number_of_merchants_fits_into_32_tasks_of_like_weight(
     assert ended.state == "success"
     assert ended.states["upsert_merchant_usage"] == ["success"] * len(sizes)
     assert sorted(map(merchants_named, ended.names)) == sizes
+    assert ended.mapped_bytes < 200 * len(sizes), "each task is handed what concerns the others"
     assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
     assert usage.rows() == counters
 
@@ -58,5 +59,6 @@ def test_one_merchant_with_50_000_metric_types(dag: Dag, usage: Usage) -> None:
     ended = dag.run(CONF)
     assert ended.state == "success"
     assert ended.names == ["acme", "beta"]
+    assert ended.mapped_bytes < 400
     assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
     assert usage.rows() == {**counters, key("beta", DAY): 1}
