@@ -94,12 +94,12 @@ def inspect_ttl(client: RedisClient, conn: Connection, keys: Iterable[CounterKey
             return found
         soon = [key for key, left in seconds.items() if 0 <= left < EXPIRING_SECONDS]
         stored = {CounterKey(*row[:3]) for row in _select_rows(conn, soon)} if soon else set()
-        without = [str(key) for key, left in seconds.items() if left == -1]
-        expiring = [str(key) for key in soon if key not in stored]
+        without = [key for key, left in seconds.items() if left == -1]
+        expiring = [key for key in soon if key not in stored]
         found.without += len(without)
         found.expiring += len(expiring)
-        found.examples_without = (found.examples_without + without)[:MAX_EXAMPLES]
-        found.examples_expiring = (found.examples_expiring + expiring)[:MAX_EXAMPLES]
+        found.examples_without += map(str, without[: MAX_EXAMPLES - len(found.examples_without)])
+        found.examples_expiring += map(str, expiring[: MAX_EXAMPLES - len(found.examples_expiring)])
     return found
 
 
