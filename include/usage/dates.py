@@ -85,8 +85,17 @@ def parse_day(name: str, value: str) -> dt.date:
     return date
 
 
-def dates_of_range(from_date: str | None, to_date: str | None, now: dt.datetime, settings: Settings) -> list[dt.date]:
+def dates_of_range(
+    from_date: str | None,
+    to_date: str | None,
+    now: dt.datetime,
+    settings: Settings,
+    names: tuple[str, str] = ("from_date", "to_date"),
+) -> list[dt.date]:
     """The dates from one day to another, both included. Both empty: yesterday. One empty: the other.
+
+    Args:
+        names: what the two are called where they were given.
 
     Raises:
         SettingsError: for what is no date, a day to come, or a range that ends before it begins or takes over a year.
@@ -94,13 +103,16 @@ def dates_of_range(from_date: str | None, to_date: str | None, now: dt.datetime,
     today = local_date(now, settings)
     if not from_date and not to_date:
         return [today - dt.timedelta(days=1)]
-    first = parse_day("from_date", from_date or to_date or "")
-    last = parse_day("to_date", to_date or from_date or "")
+    # The one that is empty is the other, by its name too.
+    first_name, last_name = names[0] if from_date else names[1], names[1] if to_date else names[0]
+    first = parse_day(first_name, from_date or to_date or "")
+    last = parse_day(last_name, to_date or from_date or "")
+    told_first, told_last = f"{first_name}={first}", f"{last_name}={last}"
     if last < first:
-        raise SettingsError(f"to_date={last} lies before from_date={first}; the range takes both days, in order.")
+        raise SettingsError(f"{told_last} lies before {told_first}; the range takes both days, in order.")
     if last > today:
-        raise SettingsError(f"to_date={last} is in the future; the last day there is to aggregate is {today}.")
+        raise SettingsError(f"{told_last} is in the future; the last day there is to aggregate is {today}.")
     count = (last - first).days + 1
     if count > MAX_DATES:
-        raise SettingsError(f"from_date={first} to to_date={last} is {count:,} days; a run takes {MAX_DATES} at most.")
+        raise SettingsError(f"{told_first} to {told_last} is {count:,} days; a run takes {MAX_DATES} at most.")
     return [first + dt.timedelta(days=days) for days in range(count)]

@@ -188,7 +188,9 @@ def test_yesterday_is_that_of_the_time_zone() -> None:
     ("first", "last", "told"),
     [
         pytest.param("2026-11-02", "2026-11-01", "to_date=2026-11-01 lies before from_date=2026-11-02", id="backwards"),
-        pytest.param("2026-11-25", None, "to_date=2026-11-25 is in the future", id="tomorrow"),
+        pytest.param("2026-11-25", None, "from_date=2026-11-25 is in the future", id="tomorrow"),
+        pytest.param(None, "2026-11-25", "to_date=2026-11-25 is in the future", id="to tomorrow"),
+        pytest.param(None, "never", "to_date='never' is not a date", id="word, to alone"),
         pytest.param("2026-11-01", "2026-11-25", "to_date=2026-11-25 is in the future", id="until tomorrow"),
         pytest.param("2026-02-30", None, "from_date='2026-02-30' is not a date; it takes YYYY-MM-DD", id="no such day"),
         pytest.param("2026-11-01", "20261102", "to_date='20261102' is not a date", id="no dashes"),
