@@ -37,17 +37,22 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _sentence(said: str) -> str:
+    """What a driver said, so that another sentence may follow."""
+    return said if said.endswith((".", "!", "?")) else f"{said}."
+
+
 def explain_redis(error: Exception) -> UsageError:
     """The one clear error for an error of redis-py. AuthenticationError is a ConnectionError there."""
     said = _first_line(error)
     if isinstance(error, redis.exceptions.AuthenticationError):
         return RedisRefused(
-            f"Redis refuses the login: {said} Check user and password of the usage_redis connection "
+            f"Redis refuses the login: {_sentence(said)} Check user and password of the usage_redis connection "
             "(USAGE_REDIS_URL on the command line)."
         )
     if isinstance(error, redis.exceptions.NoPermissionError):
         return RedisRefused(
-            f"The Redis user may not do what is needed: {said} "
+            f"The Redis user may not do what is needed: {_sentence(said)} "
             "It needs +scan +mget +get +type on the usage keys, on a cluster also +command +cluster|slots "
             "+cluster|nodes, and +del with clean-up on."
         )
@@ -55,7 +60,7 @@ def explain_redis(error: Exception) -> UsageError:
         error,
         (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.ClusterError),
     ):
-        return RedisUnavailable(f"Redis does not answer: {said} Nothing was lost; the run can be repeated.")
+        return RedisUnavailable(f"Redis does not answer: {_sentence(said)} Nothing was lost; the run can be repeated.")
     if isinstance(error, redis.exceptions.AskError | redis.exceptions.TryAgainError):  # MOVED is an AskError too
         return RedisUnavailable(f"The Redis Cluster is moving slots, and did not come to an end: {said}")
     if isinstance(error, redis.exceptions.RedisClusterException):
@@ -75,7 +80,7 @@ def explain_postgres(error: psycopg.Error) -> UsageError:
     """The one clear error for an error of psycopg, told apart by SQLSTATE where there is one."""
     said = _first_line(error)
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
-        return SchemaError(f"The schema is not complete: {said} Run: {MIGRATE_COMMAND}")
+        return SchemaError(f"The schema is not complete: {_sentence(said)} Run: {MIGRATE_COMMAND}")
     if lacks_partition(error):
         return SchemaError(
             f"A partition is missing: {said} ({error.diag.message_detail}) Make it, then clear the task."
@@ -85,11 +90,11 @@ def explain_postgres(error: psycopg.Error) -> UsageError:
     if isinstance(error, psycopg.OperationalError):
         if error.sqlstate is None and any(words in str(error) for words in _REFUSED_LOGIN):
             return PostgresRefused(
-                f"PostgreSQL refuses the login: {said} Check user, password and database of the "
+                f"PostgreSQL refuses the login: {_sentence(said)} Check user, password and database of the "
                 "usage_postgres connection (USAGE_POSTGRES_URL on the command line)."
             )
         return PostgresUnavailable(
-            f"PostgreSQL does not answer or broke off: {said} Nothing was lost; the run can be repeated."
+            f"PostgreSQL does not answer or broke off: {_sentence(said)} Nothing was lost; the run can be repeated."
         )
     return PostgresRefused(f"PostgreSQL refused a statement ({error.sqlstate or 'no SQLSTATE'}): {said}")
 

@@ -88,7 +88,7 @@ class UsageMismatch(UsageError):
                     f"{total} counter(s) in PostgreSQL do not match Redis; nothing was lowered or deleted.",
                     *shown,
                     *more,
-                    "To mend: clear upsert_merchant_usage of this run together with its downstream tasks.",
+                    "To mend: run it again (in Airflow: clear upsert_merchant_usage with its downstream tasks).",
                 ]
             )
         )

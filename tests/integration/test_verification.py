@@ -148,7 +148,7 @@ def test_message_is_short_however_many_lies(usage: Usage, stored: Stored, date: 
     assert len(str(raised.value).splitlines()) == 23
     assert str(raised.value).splitlines()[-2:] == [
         "  ... and 40 more",
-        "  To mend: clear upsert_merchant_usage of this run together with its downstream tasks.",
+        "  To mend: run it again (in Airflow: clear upsert_merchant_usage with its downstream tasks).",
     ]
 
 

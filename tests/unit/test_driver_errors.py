@@ -66,7 +66,8 @@ def test_redis(error: Exception, kind: type[UsageError], told: str) -> None:
         (psycopg.errors.CheckViolation("check"), PostgresRefused, "refused a statement (23514): check"),
         (psycopg.errors.NumericValueOutOfRange("bigint"), PostgresRefused, "(22003): bigint"),
         (psycopg.ProgrammingError("odd"), PostgresRefused, "(no SQLSTATE): odd"),
-        (psycopg.OperationalError("first\nsecond line\nthird"), PostgresUnavailable, "first Nothing was lost"),
+        (psycopg.OperationalError("first\nsecond line\nthird"), PostgresUnavailable, "first. Nothing was lost"),
+        (psycopg.OperationalError("down."), PostgresUnavailable, "down. Nothing was lost"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
