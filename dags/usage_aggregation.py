@@ -60,7 +60,7 @@ PARAMS = {
         type=["null", "string"],
         format="date",
         title="From date",
-        description="First usage date. Empty: the same as the last; both empty: yesterday.",
+        description="First usage date. Empty: as the last. Both empty: yesterday; in a backfill each run's own.",
         examples=["2026-11-01"],
     ),
     "to_date": Param(

@@ -97,8 +97,10 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 plan, batches = {"nothing_to_do": f"{told}: verified by an earlier run, over and settled"}, []
                 log.info(f"Nothing to do for {told}: sealed", dates=told)
             elif context["params"].get("dry_run"):
-                log.info(describe(pipeline.preview(client, conn, run, settings)))
-                plan, batches = {"nothing_to_do": "this was a dry run"}, []
+                proof = pipeline.preview(client, conn, run, settings)
+                log.info(describe(proof))
+                would = proof.failing_count
+                plan, batches = {"nothing_to_do": f"this was a dry run; {would:,} counter(s) would be stored"}, []
             else:
                 with metrics.phase("scan"):
                     scanned, batches = pipeline.scan(client, conn, run, settings)

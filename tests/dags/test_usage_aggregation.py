@@ -76,7 +76,8 @@ def test_dry_run_writes_nothing(dag: Dag, usage: Usage) -> None:
     assert ended.state == "success"
     assert ended.states["verify_usage"] == ["skipped"]
     assert usage.everything() == before
-    assert "Would store: " in ended.log
+    assert ended.log.count("Would store: ") == len(COUNTERS)
+    assert f"Nothing to verify: this was a dry run; {len(COUNTERS)} counter(s) would be stored." in ended.log
 
 
 def test_scheduled_run_of_sealed_dates_does_no_work(dag: Dag, usage: Usage) -> None:
