@@ -11,7 +11,7 @@ from psycopg import Connection
 from include.usage.counters import RedisClient, pages, read_page
 from include.usage.dead_letters import DeadLetter
 from include.usage.errors import SettingsError
-from include.usage.keys import CounterKey, as_columns, parse_key
+from include.usage.keys import CounterKey, as_columns, parse_key, shown
 from include.usage.queries import query
 from include.usage.store import RowWrite, lock_rows, set_rows
 
@@ -55,9 +55,8 @@ def decide(
     """
     letters = conn.execute(query("select_regressions"), {"key": key, "usage_date": date}).fetchall()
     if not letters:
-        raise SettingsError(
-            f"No open counter_regressed for {key!r}." if key else f"No open counter_regressed on {date}."
-        )
+        which = f"for {shown(key.decode(errors='backslashreplace'))}" if key else f"on {date}"
+        raise SettingsError(f"No open counter_regressed {which}.")
     return [decided for page in pages(letters) for decided in _decide_page(client, conn, decision, prefix, page)]
 
 

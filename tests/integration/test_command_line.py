@@ -170,6 +170,19 @@ def test_status_live_sees_what_changed_since_the_run(usage: Usage, run: RunComma
     assert usage.everything() == before | {"redis": usage.everything()["redis"]}
 
 
+def test_status_of_a_date_whose_newest_run_failed_is_exit_code_1(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    nowhere = {"USAGE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    assert_clean(run("aggregate", "--date", str(DAY), **nowhere), 3)
+    done = run("status", str(DAY))
+    assert_clean(done, 1)
+    assert "| failed " in done.stdout
+    assert f"{DAY}: Redis does not answer" in done.stdout
+    assert f"error: The newest run of {DAY} failed.\n" in done.stderr
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    assert_clean(run("status", str(DAY)), 0)
+
+
 def test_max_lag_passes_while_runs_go_on_and_fails_once_they_stop(usage: Usage, run: RunCommand) -> None:
     usage.write({COUNTER: 5})
     done = run("status", "--max-lag", "2h")
@@ -329,6 +342,8 @@ def test_aggregate_answers_with_a_document_when_it_fails_too(usage: Usage, run: 
     ("arguments", "environ", "code"),
     [
         pytest.param(["verify", "--date", "never"], {}, 2, id="bad date"),
+        pytest.param(["verify", "--nonsense"], {}, 2, id="unknown argument"),
+        pytest.param(["dead-letters", "--most", "0"], {}, 2, id="bad argument"),
         pytest.param(["dead-letters"], {"USAGE_POSTGRES_URL": "postgresql://usage@127.0.0.1:1/usage"}, 3, id="down"),
     ],
 )
@@ -337,7 +352,7 @@ def test_an_error_is_one_document_too(
 ) -> None:
     done = run(*arguments, "--json", **environ)
     assert_clean(done, code)
-    assert f"error: {document(done)['error']}\n" == done.stderr
+    assert done.stderr.endswith(f"error: {document(done)['error']}\n")
 
 
 def test_dead_letters_for_a_program(usage: Usage, run: RunCommand) -> None:
@@ -468,6 +483,9 @@ def test_regression_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCom
     done = run("resolve", raw(COUNTER).decode(), "--accept")
     assert_clean(done, 0)
     assert done.stdout == f"accept: {COUNTER}: stored 5 -> 3\n"
+    done = run("resolve", raw(COUNTER).decode(), "--accept")
+    assert_clean(done, 2)
+    assert done.stderr == f"error: No open counter_regressed for {raw(COUNTER).decode()}.\n"
     assert usage.rows() == {COUNTER: 3}
     assert_clean(run("aggregate", "--date", str(DAY)), 0)
 
@@ -476,19 +494,27 @@ def test_regression_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCom
     ("arguments", "environ", "told"),
     [
         pytest.param(["aggregate", "--date", "yesterday"], {}, "'yesterday' is not a date", id="no date"),
-        pytest.param(["aggregate", "--date", "2999-01-01"], {}, "is in the future", id="a day to come"),
         pytest.param(
-            ["aggregate", "--from", "2026-11-02", "--to", "2026-11-01"], {}, "lies before", id="range backwards"
+            ["aggregate", "--date", "2999-01-01"], {}, "--date=2999-01-01 is in the future", id="a day to come"
+        ),
+        pytest.param(
+            ["aggregate", "--from", "2026-11-02", "--to", "2026-11-01"],
+            {},
+            "--to=2026-11-01 lies before --from=2026-11-02",
+            id="range backwards",
         ),
         pytest.param(
             ["aggregate", "--date", "2026-11-01", "--to", "2026-11-02"], {}, "give one of the two", id="date and range"
         ),
-        pytest.param(["status", "never"], {}, "'never' is not a date", id="status of no date"),
+        pytest.param(["status", "never"], {}, "DATE='never' is not a date", id="status of no date"),
+        pytest.param(["status", ""], {}, "DATE='' is not a date", id="status of an empty date"),
+        pytest.param(["status", "2999-01-01"], {}, "DATE=2999-01-01 is in the future", id="status of a day to come"),
         pytest.param(["status", "2026-11-01", "--from", "2026-11-01"], {}, "give one of the two", id="status of both"),
         pytest.param(["status", "--max-lag", "2 hours"], {}, "takes minutes, hours or days", id="no duration"),
         pytest.param(["verify", "--from", "x"], {}, "--from='x' is not a date", id="the argument is named"),
-        pytest.param(["verify", "--merchant", ""], {}, "--merchant='' is no merchant's id", id="no merchant"),
+        pytest.param(["verify", "--merchant", ""], {}, "--merchant='' is empty", id="no merchant"),
         pytest.param(["verify", "--merchant", "caf\udce9"], {}, "is not valid UTF-8", id="no text"),
+        pytest.param(["verify", "--merchant", "x" * 1025], {}, "has 1025 bytes, more than 1024", id="too long"),
         pytest.param(["dead-letters", "--reason", "bad"], {}, "it takes one of malformed_key, bad", id="no reason"),
         pytest.param(
             ["aggregate"], {"USAGE_SETTLE_HOURS": "two"}, "USAGE_SETTLE_HOURS='two' (takes hours", id="bad setting"

@@ -66,6 +66,29 @@ def test_how_many_letters_is_a_number_that_makes_sense(most: str, capsys: pytest
     assert "is not a whole number from 1 to 1000000" in capsys.readouterr().err
 
 
+def test_an_id_that_begins_with_a_dash_can_be_given() -> None:
+    assert build_parser().parse_args(["aggregate", "--merchant=-1", "--merchant=--all"]).merchant == ["-1", "--all"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["aggregate", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["aggregate", "--merchant", "-dash"], "argument --merchant: expected one argument"),
+        (["status", "2026-11-01", "2026-11-02"], "unrecognized arguments: 2026-11-02"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_told_with_the_usage_of_its_command(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert seen.err.startswith(f"usage: {PROGRAM} {words[0]} ")
+    assert seen.err.endswith(f"\nerror: {told}\n")
+
+
 def test_words_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["aggregate", "--dry"]) == 2
     assert "unrecognized arguments: --dry" in capsys.readouterr().err

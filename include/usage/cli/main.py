@@ -47,17 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
         options = build_parser().parse_args(arguments)
-    except SystemExit as ended:  # argparse, after --help or an argument it does not know
-        return ended.code if isinstance(ended.code, int) else 2
-    try:
         command = _command(options)
         log_to_stderr()
         return command(options)
+    except SystemExit:  # argparse, after --help
+        return 0
     except UsageError as error:
         complain(str(error))
-        if options.json:
+        if as_json:
             say_json({"error": str(error)})
         return exit_code(error)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TypeAlias
+import sys
+from typing import Any, NoReturn, TypeAlias
+
+from include.usage.errors import SettingsError
 
 PROGRAM = "python -m include.usage"
 
 EXIT_CODES = """\
 exit codes:
   0    done, and every date that was looked at is verified or has nothing to verify
-  1    PostgreSQL does not hold what Redis holds, a merchant could not be stored, or --max-lag is exceeded
+  1    PostgreSQL does not hold what Redis holds, a merchant could not be stored, the newest run of a date failed,
+       or --max-lag is exceeded
   2    bad arguments or settings, or a schema that does not fit
   3    Redis or PostgreSQL cannot be reached, or refuses
   130  ended by Ctrl-C (141: by a reader that went away, as head does)
@@ -87,7 +91,8 @@ Answers from the ledger usage_run; only --live needs Redis.
 
 exit codes:
   0  no date shown is a mismatch; a date that nobody aggregated is told, and is none
-  1  the newest run of a date ended in a mismatch, --live found one, or the newest verified run is older than --max-lag
+  1  the newest run of a date failed or ended in a mismatch, --live found one, or the newest verified run is older
+     than --max-lag
   2  bad arguments, settings or schema
   3  PostgreSQL (with --live: or Redis) cannot be reached, or refuses
 """
@@ -117,9 +122,29 @@ exit codes: 0 done, 2 nothing to decide, bad arguments or schema, 3 Redis or Pos
 MAX_LISTED = 1_000_000
 
 
+class Parser(argparse.ArgumentParser):
+    """Leaves it to its caller to tell what is wrong with the arguments, as all else is told."""
+
+    def error(self, message: str) -> NoReturn:
+        """Show how the command is used.
+
+        Raises:
+            SettingsError: always.
+        """
+        self.print_usage(sys.stderr)
+        raise SettingsError(message)
+
+    def parse_known_args(self, *given: Any, **named: Any) -> Any:
+        """The same, but what a command does not know is its own error: else the usage shown is not that command's."""
+        options, unknown = super().parse_known_args(*given, **named)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line. `command` of its result names the function, as `module:function` of this package."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Moves usage counters from Redis to PostgreSQL, and proves it.",
         epilog=OVERVIEW,
@@ -137,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  # it has no public name
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001  # it has no public name
 
 
 def _add(commands: Commands, name: str, function: str, summary: str, epilog: str) -> argparse.ArgumentParser:
@@ -220,7 +245,12 @@ def _add_range(command: argparse.ArgumentParser) -> None:
 
 
 def _add_merchant(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--merchant", action="append", metavar="ID", help="only this merchant; may be repeated")
+    command.add_argument(
+        "--merchant",
+        action="append",
+        metavar="ID",
+        help="only this merchant; may be repeated (--merchant=ID for an id that begins with -)",
+    )
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:

@@ -7,22 +7,29 @@ import datetime as dt
 
 from include.usage.dates import dates_of_range, parse_day
 from include.usage.errors import SettingsError
+from include.usage.keys import shown, why_no_merchant_id
 from include.usage.pipeline import Run
 from include.usage.settings import Settings
 
 
-def requested_dates(options: argparse.Namespace, now: dt.datetime, settings: Settings) -> list[dt.date]:
+def requested_dates(
+    options: argparse.Namespace, now: dt.datetime, settings: Settings, one: str = "--date"
+) -> list[dt.date]:
     """The dates of `--date`, or of `--from` and `--to`; yesterday if none is given.
+
+    Args:
+        one: what the argument for one date is called.
 
     Raises:
         SettingsError: for what is no date or no range, naming the argument.
     """
     if options.date and (options.from_date or options.to_date):
         raise SettingsError("One date, or --from and --to for a range: give one of the two.")
-    for name, value in (("--date", options.date), ("--from", options.from_date), ("--to", options.to_date)):
+    for name, value in ((one, options.date), ("--from", options.from_date), ("--to", options.to_date)):
         if value is not None:
             parse_day(name, value)
-    return dates_of_range(options.from_date or options.date, options.to_date or options.date, now, settings)
+    names = (one, one) if options.date else ("--from", "--to")
+    return dates_of_range(options.from_date or options.date, options.to_date or options.date, now, settings, names)
 
 
 def requested_run(options: argparse.Namespace, now: dt.datetime, settings: Settings) -> Run:
@@ -35,10 +42,8 @@ def _merchants(given: list[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
     for merchant in given:
-        try:
-            merchant.encode()
-        except UnicodeEncodeError:
-            raise SettingsError(f"--merchant={merchant!r} is not valid UTF-8, so no merchant has this id.") from None
-        if not merchant:
-            raise SettingsError("--merchant='' is no merchant's id; leave it out for all merchants.")
+        if problem := why_no_merchant_id(merchant):
+            raise SettingsError(
+                f"--merchant={shown(merchant)!r} {problem}; it takes a merchant's id. Leave it out for all merchants."
+            )
     return tuple(sorted(set(given)))

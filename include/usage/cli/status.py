@@ -55,8 +55,8 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _requested_dates(options: argparse.Namespace, now: dt.datetime, settings: Settings) -> list[dt.date]:
-    if options.date or options.from_date or options.to_date:
-        return requested_dates(options, now, settings)
+    if any(given is not None for given in (options.date, options.from_date, options.to_date)):
+        return requested_dates(options, now, settings, "DATE")
     today = local_date(now, settings)
     oldest = oldest_kept(today, settings)
     return [oldest + dt.timedelta(days=days) for days in range((today - oldest).days + 1)]
@@ -71,10 +71,13 @@ def _compare(dates: Sequence[dt.date], now: dt.datetime, settings: Settings) -> 
 def _problems(newest: Sequence[dict[str, Any]], proof: Proof | None, lag: str | None) -> list[str]:
     """All that makes the exit code 1, a sentence each."""
     told = [str(row["usage_date"]) for row in reversed(newest) if row["verdict"] == DateVerdict.MISMATCH]
+    failed = [str(row["usage_date"]) for row in reversed(newest) if _failed(row)]
     live = mismatches(proof.reports) if proof else []
     problems = []
     if told:
         problems.append(f"The newest run of {', '.join(told)} ended in a mismatch.")
+    if failed:
+        problems.append(f"The newest run of {', '.join(failed)} failed.")
     if live:
         problems.append(f"PostgreSQL does not hold what Redis holds now of {', '.join(live)}.")
     if lag:
@@ -146,7 +149,11 @@ def _tell_history(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    return row["verdict"] or ("failed" if row["error"] else "not finished")
+    return row["verdict"] or ("failed" if _failed(row) else "not finished")
+
+
+def _failed(row: dict[str, Any]) -> bool:
+    return row["verdict"] is None and bool(row["error"])
 
 
 def _merchants(row: dict[str, Any]) -> str:
