@@ -1,9 +1,12 @@
--- The run that ended last of those that verified a date for all merchants, and whose other dates are no mismatch and not
--- open: half a success must not reassure whoever watches for runs that stopped. No parameters.
-SELECT run_id, max(finished_at) AS finished_at
-FROM usage_run
-GROUP BY run_id
-HAVING bool_or(verdict = 'verified' AND merchant_ids IS NULL)
-   AND bool_and(verdict IS NOT NULL AND verdict <> 'mismatch')
-ORDER BY 2 DESC, run_id DESC
+-- The newest date that a run over all merchants verified or found empty, and of its runs the one that began last; of those
+-- whose other dates are no mismatch and not open: half a success must not reassure whoever watches for runs that stopped.
+-- No parameters.
+SELECT run_id, usage_date, started_at, finished_at
+FROM usage_run AS run
+WHERE verdict IN ('verified', 'empty') AND merchant_ids IS NULL
+  AND NOT EXISTS (
+      SELECT FROM usage_run AS part
+      WHERE part.run_id = run.run_id AND (part.verdict IS NULL OR part.verdict = 'mismatch')
+  )
+ORDER BY usage_date DESC, started_at DESC, run_id DESC
 LIMIT 1;

@@ -42,10 +42,14 @@ def local_date(moment: dt.datetime, settings: Settings) -> dt.date:
     return moment.astimezone(settings.timezone).date()
 
 
+def end_of(date: dt.date, settings: Settings) -> dt.datetime:
+    """The midnight after a day, in `USAGE_TIMEZONE`."""
+    return dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), settings.timezone)
+
+
 def is_settled(date: dt.date, now: dt.datetime, settings: Settings) -> bool:
     """Whether a day is over and its settle hours have passed, so that its counters stand still."""
-    end = dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), settings.timezone)
-    return now >= end + dt.timedelta(hours=settings.settle_hours)
+    return now >= end_of(date, settings) + dt.timedelta(hours=settings.settle_hours)
 
 
 def oldest_kept(today: dt.date, settings: Settings) -> dt.date:

@@ -6,13 +6,14 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from include.usage.dates import Scope
+from include.usage.dates import Scope, end_of
 from include.usage.queries import query
+from include.usage.settings import Settings
 
 
 class DateVerdict(StrEnum):
@@ -74,6 +75,19 @@ class DateReport:
             "dead_letters": self.counts.dead_letters,
             "keys": self.keys,
         }
+
+
+class Verified(NamedTuple):
+    """A run that verified a date."""
+
+    run_id: str
+    date: dt.date
+    started_at: dt.datetime
+    finished_at: dt.datetime
+
+    def verified_until(self, settings: Settings) -> dt.datetime:
+        """The moment up to which usage of the date is verified: the run's start, at most the day's end."""
+        return min(self.started_at, end_of(self.date, settings)).astimezone(dt.UTC)
 
 
 def start(conn: Connection, run_id: str, run_type: str, scopes: Iterable[Scope], now: dt.datetime) -> None:
@@ -165,7 +179,7 @@ def run(conn: Connection, run_id: str) -> list[dict[str, Any]]:
         return cursor.execute(query("select_run"), {"run_id": run_id}).fetchall()
 
 
-def newest_verified(conn: Connection) -> tuple[str, dt.datetime] | None:
-    """The run over all merchants that ended last with nothing but good verdicts, and when it ended."""
+def newest_verified(conn: Connection) -> Verified | None:
+    """Of the runs over all merchants with nothing but good verdicts, the last one that verified the newest date."""
     row = conn.execute(query("select_newest_verified")).fetchone()
-    return (row[0], row[1]) if row else None
+    return Verified(*row) if row else None

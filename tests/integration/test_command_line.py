@@ -184,22 +184,57 @@ def test_status_of_a_date_whose_newest_run_failed_is_exit_code_1(usage: Usage, r
 
 
 def test_max_lag_passes_while_runs_go_on_and_fails_once_they_stop(usage: Usage, run: RunCommand) -> None:
-    usage.write({COUNTER: 5})
+    usage.write({key("acme", TODAY): 5})
     done = run("status", "--max-lag", "2h")
     assert_clean(done, 1)
     assert "No run was ever verified; --max-lag allows 2h" in done.stderr
-    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    assert_clean(run("aggregate", "--date", str(TODAY)), 0)
     done = run("status", "--max-lag", "90m")
     assert_clean(done, 0)
-    assert "Newest verified run: cli__" in done.stdout
-    usage.conn.execute("UPDATE usage_run SET finished_at = finished_at - interval '2 hours 5 minutes'")
+    assert "Usage is verified up to " in done.stdout
+    usage.conn.execute("UPDATE usage_run SET started_at = started_at - interval '2 hours 5 minutes'")
     assert_clean(run("status", "--max-lag", "1d"), 0)
     done = run("status", "--max-lag", "2h", "--json")
     assert_clean(done, 1)
     last = document(done)["newest_verified"]
-    assert f"The newest verified run is older than 2h: {last['run_id']}, ended " in done.stderr
-    assert ", 2h 5m ago." in done.stderr
+    assert "The newest verified usage is older than 2h: up to " in done.stderr
+    assert f" ago, by the run {last['run_id']}." in done.stderr
     assert 7500 <= last["age_seconds"] < 7500 + 60
+
+
+def test_a_run_of_an_old_date_does_not_hide_that_the_hourly_ones_have_stopped(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("acme", TODAY): 5})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    done = run("status", "--max-lag", "2h", "--json")
+    assert_clean(done, 1)
+    midnight = dt.datetime.combine(DAY + ONE_DAY, dt.time(), dt.UTC)
+    assert dt.datetime.fromisoformat(document(done)["newest_verified"]["verified_until"]) == midnight
+    assert_clean(run("aggregate", "--date", str(TODAY)), 0)
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    assert_clean(run("status", "--max-lag", "2h"), 0)
+
+
+@pytest.mark.usefixtures("usage")
+def test_an_hour_in_which_nothing_was_used_is_no_lag(run: RunCommand) -> None:
+    assert_clean(run("aggregate", "--date", str(TODAY)), 0)
+    assert_clean(run("status", "--max-lag", "2h"), 0)
+
+
+def test_a_clock_that_is_wrong_does_not_pass_for_a_fresh_run(usage: Usage, run: RunCommand) -> None:
+    usage.write({key("acme", TODAY): 5})
+    assert_clean(run("aggregate", "--date", str(TODAY)), 0)
+    ahead = "UPDATE usage_run SET usage_date = usage_date + 9, started_at = started_at + %s * interval '1 minute'"
+    usage.conn.execute(ahead, [60])
+    assert_clean(run("status", "--max-lag", "2h"), 0)
+    usage.conn.execute(ahead, [120])
+    done = run("status", "--max-lag", "2h")
+    assert_clean(done, 1)
+    assert "which is still to come: a clock is wrong" in done.stderr
+
+
+def test_max_lag_without_an_answer_is_no_success(run: RunCommand) -> None:
+    nowhere = {"USAGE_POSTGRES_URL": f"postgresql://usage:{SECRET}@127.0.0.1:{free_port()}/usage"}
+    assert_clean(run("status", "--max-lag", "2h", **nowhere), 3)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def late(run: DagRunFacts, settings: Settings, now: dt.datetime, conn: Connectio
         Kind.LATE,
         f"late {run.run_id or run.interval_end}",
         f"Usage run is late: {told_dates(dates)}",
-        f"{name} {so_far} after more than {settings.deadline_seconds:,} s.{_last_verified(conn, now)}",
+        f"{name} {so_far} after more than {settings.deadline_seconds:,} s.{_last_verified(conn, settings, now)}",
         dates,
         advice="See what it waits for: a task that is retried (its log says why), or a scheduler without free slots. "
         "The counters wait in Redis meanwhile.",
@@ -158,13 +158,14 @@ def proven_dates(conn: Connection, run_id: str) -> list[dt.date]:
     return [row["usage_date"] for row in rows if row["verdict"] == DateVerdict.VERIFIED and row["merchant_ids"] is None]
 
 
-def _last_verified(conn: Connection | None, now: dt.datetime) -> str:
+def _last_verified(conn: Connection | None, settings: Settings, now: dt.datetime) -> str:
     if conn is None:
         return ""
     with suppress(psycopg.Error), conn.transaction():
         if newest := ledger.newest_verified(conn):
-            minutes = int((now - newest[1]).total_seconds()) // 60
-            return f" The last verified run ended {newest[1]:%Y-%m-%d %H:%M} UTC, {minutes:,} minutes ago."
+            until = newest.verified_until(settings)
+            minutes = int((now - until).total_seconds()) // 60
+            return f" Usage is verified up to {until:%Y-%m-%d %H:%M} UTC, {minutes:,} minutes ago."
         return " No run was verified yet."
     return ""
 

@@ -91,7 +91,7 @@ Answers from the ledger usage_run; only --live needs Redis.
 
 exit codes:
   0  no date shown is a mismatch; a date that nobody aggregated is told, and is none
-  1  the newest run of a date failed or ended in a mismatch, --live found one, or the newest verified run is older
+  1  the newest run of a date failed or ended in a mismatch, --live found one, or the newest verified usage is older
      than --max-lag
   2  bad arguments, settings or schema
   3  PostgreSQL (with --live: or Redis) cannot be reached, or refuses
@@ -208,7 +208,7 @@ def _add_status(commands: Commands) -> None:
     command.add_argument(
         "--max-lag",
         metavar="DURATION",
-        help="fail when the newest verified run (of whatever date, over all merchants) ended longer ago: 90m, 2h, 1d",
+        help="fail when the newest usage that a run over all merchants verified is older: 90m, 2h, 1d",
     )
     _add_json(command)
 

@@ -16,7 +16,7 @@ from include.usage.cli.parser import PROGRAM
 from include.usage.cli.requests import requested_dates
 from include.usage.connections import postgres_from_url, redis_from_url
 from include.usage.dates import local_date, oldest_kept
-from include.usage.ledger import DateVerdict
+from include.usage.ledger import DateVerdict, Verified
 from include.usage.pipeline import Run
 from include.usage.report import render
 from include.usage.settings import Settings, load_settings
@@ -36,7 +36,8 @@ def status(options: argparse.Namespace) -> int:
     proof = _compare(dates, now, settings) if options.live else None
     never = sorted(set(dates) - {row["usage_date"] for row in newest})
     if options.json:
-        document = {"dates": newest, "history": history, "never_aggregated": never, "newest_verified": _last(last, now)}
+        told = _last(last, settings, now)
+        document = {"dates": newest, "history": history, "never_aggregated": never, "newest_verified": told}
         say_json(document | ({"live": as_document(proof)} if proof else {}))
     else:
         if newest:
@@ -45,10 +46,10 @@ def status(options: argparse.Namespace) -> int:
         if never:
             say(_tell_never(never))
         if max_lag is not None and last is not None:
-            say(f"Newest verified run: {_tell_last(last, now)}")
+            say(f"Usage is verified {_tell_last(last, settings, now)}")
         if proof:
             say(tell_comparison(proof))
-    problems = _problems(newest, proof, None if max_lag is None else _lag_problem(last, now, max_lag))
+    problems = _problems(newest, proof, None if max_lag is None else _lag_problem(last, settings, now, max_lag))
     if problems:
         complain(" ".join(problems))
     return int(bool(problems))
@@ -85,24 +86,34 @@ def _problems(newest: Sequence[dict[str, Any]], proof: Proof | None, lag: str | 
     return problems
 
 
-def _lag_problem(last: tuple[str, dt.datetime] | None, now: dt.datetime, max_lag: dt.timedelta) -> str | None:
+def _lag_problem(last: Verified | None, settings: Settings, now: dt.datetime, max_lag: dt.timedelta) -> str | None:
     if last is None:
         return f"No run was ever verified; --max-lag allows {tell_duration(max_lag)}."
-    if now - last[1] <= max_lag:
-        return None
-    return f"The newest verified run is older than {tell_duration(max_lag)}: {_tell_last(last, now)}."
+    until = last.verified_until(settings)
+    if until - now > max_lag:
+        # It would look fresh until the clocks agree, whatever stops meanwhile.
+        return f"Run {last.run_id} began at {_moment(until)}, which is still to come: a clock is wrong."
+    if now - until > max_lag:
+        return f"The newest verified usage is older than {tell_duration(max_lag)}: {_tell_last(last, settings, now)}."
+    return None
 
 
-def _tell_last(last: tuple[str, dt.datetime], now: dt.datetime) -> str:
-    run_id, ended = last
-    return f"{run_id}, ended {_moment(ended)}, {tell_duration(now - ended)} ago"
+def _tell_last(last: Verified, settings: Settings, now: dt.datetime) -> str:
+    until = last.verified_until(settings)
+    return f"up to {_moment(until)}, {tell_duration(now - until)} ago, by the run {last.run_id}"
 
 
-def _last(last: tuple[str, dt.datetime] | None, now: dt.datetime) -> dict[str, Any] | None:
+def _last(last: Verified | None, settings: Settings, now: dt.datetime) -> dict[str, Any] | None:
     if last is None:
         return None
-    run_id, ended = last
-    return {"run_id": run_id, "finished_at": ended, "age_seconds": max(0, int((now - ended).total_seconds()))}
+    until = last.verified_until(settings)
+    age = max(0, int((now - until).total_seconds()))
+    return {
+        "run_id": last.run_id,
+        "finished_at": last.finished_at,
+        "verified_until": until,
+        "age_seconds": age,
+    }
 
 
 def _tell_dates(rows: Sequence[dict[str, Any]]) -> str:
