@@ -62,7 +62,7 @@ def notify_success(context: Any) -> None:
             return
         entries = register.recover(now)
         if any(entry.told for entry in entries):
-            told = register.raise_alert(runs.recovered(run_id, dates, entries, conn, now), now)
+            told = register.raise_alert(runs.recovered(run_id, dates, entries, conn), now)
         incident = register.has_incident()
     _send(told, now)
     if incident and has_connection(PAGERDUTY_CONN_ID):

@@ -113,6 +113,22 @@ def test_what_could_not_be_sent_is_not_told() -> None:
     assert register.raise_alert(alert(Kind.NO_DATA, "a date"), NOW)
 
 
+def test_a_recovery_that_nobody_heard_of_is_told_with_the_next_verified_run() -> None:
+    register = Register()
+    fails(register, 1)
+    closed = register.recover(NOW)
+    assert register.raise_alert(alert(Kind.RECOVERED, "recovered"), NOW)
+    register.unsent(["recovered"])
+    assert not register.is_failing()
+
+    later = NOW + SECOND
+    assert [entry.key for entry in register.recover(later)] == [entry.key for entry in closed]
+    again = register.raise_alert(alert(Kind.RECOVERED, "recovered"), later)
+    assert again
+    assert again.left_out == 0, "it is the same news"
+    assert register.recover(later + SECOND) == []
+
+
 def test_recovery_closes_failures_and_lateness_and_nothing_else() -> None:
     register = Register()
     for kind in Kind:

@@ -127,9 +127,7 @@ def late(run: DagRunFacts, settings: Settings, now: dt.datetime, conn: Connectio
     )
 
 
-def recovered(
-    run_id: str, dates: Sequence[dt.date], entries: Sequence[Entry], conn: Connection, now: dt.datetime
-) -> Alert:
+def recovered(run_id: str, dates: Sequence[dt.date], entries: Sequence[Entry], conn: Connection) -> Alert:
     """The first verified run after an alert."""
     runs = [entry.run_id for entry in entries if entry.kind.is_failure and entry.run_id]
     since = min(entry.raised_at for entry in entries)
@@ -140,7 +138,7 @@ def recovered(
     left = f" Not proven since: {told_dates(unproven)}." if unproven else ""
     return Alert(
         Kind.RECOVERED,
-        f"recovered {run_id} {now.isoformat()}",
+        f"recovered {since.isoformat()}",
         f"Usage runs are verified again: {told_dates(dates)}",
         f"Run {run_id} is verified, the first since {since:%Y-%m-%d %H:%M} UTC; runs meanwhile: "
         f"{', '.join(filter(None, counts))}.{left}",

@@ -62,7 +62,7 @@ class Register:
         in_a_row = len(failures) + 1
         kind = Kind.STILL_FAILING if alert.kind.is_failure and in_a_row >= STILL_FAILING_FROM else alert.kind
         tell = self.has_room(kind, now)
-        left_out = self._left_out(kind) if tell else 0
+        left_out = self._left_out(kind, alert.key) if tell else 0
         self._keep(Entry(alert.key, kind, now, alert.run_id, tell, now if kind in PASSING else None))
         return Told(replace(alert, kind=kind), left_out, in_a_row) if tell else None
 
@@ -72,8 +72,13 @@ class Register:
         return len(recent) < AT_MOST_OF.get(kind, AT_MOST)
 
     def recover(self, now: dt.datetime) -> list[Entry]:
-        """Close all that a verified run puts right; returns it."""
-        closed = [entry for entry in self.entries.values() if entry.is_open and entry.kind.ends_with_recovery]
+        """Close all that a verified run puts right; returns it, with what an earlier one did and nobody was told of."""
+        untold = {entry.raised_at for entry in self.entries.values() if entry.kind is Kind.RECOVERED and not entry.told}
+        closed = [
+            entry
+            for entry in self.entries.values()
+            if entry.kind.ends_with_recovery and (entry.is_open or entry.resolved_at in untold)
+        ]
         for entry in closed:
             self._keep(replace(entry, resolved_at=now))
         return closed
@@ -83,11 +88,6 @@ class Register:
         for entry in entries:
             if entry.key not in self.entries or self.entries[entry.key].raised_at < entry.raised_at:
                 self._keep(entry)
-
-    def not_sent(self, entries: Iterable[Entry]) -> None:
-        """Put entries back as they were before a message about them that could not be sent."""
-        for entry in entries:
-            self._keep(entry)
 
     def unsent(self, keys: Iterable[str]) -> None:
         """Note that these were not told after all."""
@@ -111,8 +111,8 @@ class Register:
     def _open_failures(self) -> set[str]:
         return {entry.key for entry in self.entries.values() if entry.is_open and entry.kind.is_failure}
 
-    def _left_out(self, kind: Kind) -> int:
-        alike = [entry for entry in self.entries.values() if entry.kind is kind]
+    def _left_out(self, kind: Kind, besides: str) -> int:
+        alike = [entry for entry in self.entries.values() if entry.kind is kind and entry.key != besides]
         last = max((entry.raised_at for entry in alike if entry.told), default=None)
         return sum(not entry.told and (last is None or entry.raised_at >= last) for entry in alike)
 
