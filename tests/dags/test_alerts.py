@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import datetime as dt
+import html
 import json
 import logging
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from include.orchestration import callbacks
-from include.orchestration.alerts import fallback, pagerduty, shared, slack
+from include.orchestration.alerts import fallback, pagerduty, runs, shared, slack
 from include.orchestration.alerts.slack import NotSent
 from include.usage import clock
-from include.usage.alerts.register import AT_MOST
+from include.usage.alerts.alert import Alert
+from include.usage.alerts.register import AT_MOST, Told
+from include.usage.alerts.slack import render
+from include.usage.settings import load_settings
 from local.servers.processes import free_port
-from tests.dags.support import Dag
-from tests.support import Usage, key, raw
+from tests.dags.support import Dag, airflow_environment
+from tests.support import PROJECT, Usage, key, raw
 from tests.webhooks import Receiver, make_certificate
 
 DAY = clock.now().date() - dt.timedelta(days=3)
@@ -98,6 +108,30 @@ def test_slack_that_hangs_is_left(receiver: Receiver) -> None:
             slack.post(BODY, budget=0.5)
     finally:
         over.set()
+
+
+def test_slack_that_answers_byte_by_byte_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        with server.accept()[0] as client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nX-Patience: ")
+            while not over.wait(0.05):
+                client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        monkeypatch.setenv("AIRFLOW_CONN_USAGE_SLACK", connection(server.getsockname()[1]))
+        begin = time.monotonic()
+        try:
+            with pytest.raises(NotSent, match="did not answer within"):
+                slack.post(BODY, budget=1)
+            assert time.monotonic() - begin < 3
+        finally:
+            over.set()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -178,6 +212,35 @@ def test_while_postgresql_is_down_a_storm_is_a_handful_and_somebody_is_called_on
     assert len(on_call.messages) == 2
 
 
+def test_168_runs_that_fail_at_once_are_a_handful_in_whichever_process(
+    receiver: Receiver, usage: Usage, database_url: str, tmp_path: Path
+) -> None:
+    """As after a catch-up of a week, told by several processes at a time, as the DAG processor has them."""
+    tell = (
+        "import sys; from include.orchestration import callbacks\n"
+        "for run_id in sys.argv[1:]: callbacks.notify_failure({'run_id': run_id, 'reason': 'task_failure'})"
+    )
+    environment = airflow_environment(tmp_path) | {
+        "AIRFLOW_CONN_USAGE_POSTGRES": database_url,
+        "AIRFLOW_CONN_USAGE_SLACK": connection(receiver.port),
+    }
+    failed = [f"r{number}" for number in range(168)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", tell, *failed[first::4]], cwd=PROJECT, env=environment)
+        for first in range(4)
+    ]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert sorted(title.split(":")[0].split(",")[0] for title in titles(receiver)) == [
+        "Still failing",
+        "Usage run failed",
+        "Usage run failed",
+    ]
+    noted = usage.conn.execute(
+        "SELECT count(DISTINCT run_id), count(*) FILTER (WHERE told) FROM usage_alert"
+    ).fetchone()
+    assert noted == (168, AT_MOST)
+
+
 @pytest.mark.usefixtures("outage")
 def test_a_file_that_somebody_else_could_write_is_not_used(receiver: Receiver) -> None:
     fallback.folder().mkdir()
@@ -196,6 +259,145 @@ def test_a_run_that_verified_nothing_ends_no_alert(
     for run_id in ("unknown", "of one"):
         callbacks.notify_success({"run_id": run_id})
     assert len(receiver.messages) == 1
+
+
+def test_a_recovery_that_slack_refused_is_told_by_the_next_verified_run(
+    receiver: Receiver, on_call: Receiver, usage: Usage, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    for number in range(3):
+        callbacks.notify_failure({"run_id": f"r{number}", "reason": "task_failure"})
+    usage.write({key("acme", DAY): 5})
+    for run_id in ("first", "second", "third"):
+        usage.aggregate(DAY, now=clock.now(), run_id=run_id)
+    receiver.answers = [(404, {})]
+    for run_id in ("first", "second", "third"):
+        callbacks.notify_success({"run_id": run_id})
+    refused, told = [body.decode() for _, body in receiver.messages[AT_MOST:]]
+    assert "Run first is verified" in refused
+    assert "Run second is verified" in told
+    assert "3 failed" in told
+    assert "more of this kind" not in told
+    assert [json.loads(body)["event_action"] for _, body in on_call.messages] == ["trigger", "resolve"]
+
+
+def test_failures_with_a_verified_run_in_between_do_not_escalate(
+    receiver: Receiver, on_call: Receiver, usage: Usage, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    usage.write({key("acme", DAY): 5})
+    usage.aggregate(DAY, now=clock.now(), run_id="good")
+    for number in range(2):
+        callbacks.notify_failure({"run_id": f"r{number}", "reason": "task_failure"})
+    callbacks.notify_success({"run_id": "good"})
+    callbacks.notify_failure({"run_id": "r2", "reason": "task_failure"})
+    assert [title.split(":")[0] for title in titles(receiver)] == [
+        "Usage run failed",
+        "Usage run failed",
+        "Usage runs are verified again",
+        "Usage run failed",
+    ]
+    assert on_call.messages == []
+
+
+def test_an_incident_that_pagerduty_refused_is_opened_by_the_next_failure_and_closed_by_the_next_success(
+    receiver: Receiver, on_call: Receiver, usage: Usage, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    usage.write({key("acme", DAY): 5})
+    usage.aggregate(DAY, now=clock.now(), run_id="good")
+    on_call.answers = [(400, {}), (202, {}), (400, {})]
+    for number in range(5):
+        callbacks.notify_failure({"run_id": f"r{number}", "reason": "task_failure"})
+    for _ in range(3):
+        callbacks.notify_success({"run_id": "good"})
+    actions = [json.loads(body)["event_action"] for _, body in on_call.messages]
+    assert actions == ["trigger", "trigger", "resolve", "resolve"]
+    assert len(receiver.messages) == AT_MOST + 1
+
+
+def test_without_a_connection_nobody_is_called_and_slack_is_told_all_the_same(
+    receiver: Receiver,
+    usage: Usage,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    usage.write({key("acme", DAY): 5})
+    usage.aggregate(DAY, now=clock.now(), run_id="good")
+    for number in range(4):
+        callbacks.notify_failure({"run_id": f"r{number}", "reason": "task_failure"})
+    callbacks.notify_success({"run_id": "good"})
+    assert titles(receiver)[-2].startswith("Still failing")
+    assert titles(receiver)[-1].startswith("Usage runs are verified again")
+    captured = capfd.readouterr()
+    said = caplog.text + captured.out + captured.err
+    assert "PagerDuty" not in said
+    assert "could not" not in said
+
+
+def failed_run(conf: dict[str, Any], run_type: str = "manual", **fields: Any) -> dict[str, Any]:
+    """What the callback is told of a run that failed before it left any notes."""
+    run = SimpleNamespace(run_type=run_type, conf=conf, **fields)
+    return {"run_id": "r", "reason": "task_failure", "dag_run": run}
+
+
+def command_of(alert: Alert) -> tuple[list[str], dict[str, Any]]:
+    """What a shell makes of the command as it stands in Slack: its words, and the conf."""
+    sections = [block["text"]["text"] for block in render(Told(alert))["blocks"] if block["type"] == "section"]
+    (command,) = [html.unescape(text) for text in sections if text.startswith("airflow ")]
+    pasted = ["sh", "-c", f"airflow() {{ printf '%s\\0' \"$@\"; }}; {command}"]
+    words = subprocess.run(pasted, capture_output=True, check=True).stdout.decode().split("\0")[:-1]
+    return words[:-1], json.loads(words[-1])
+
+
+def test_the_command_runs_the_same_merchants_again_whatever_they_are_called() -> None:
+    merchants = [
+        "o'brien",
+        'say "hi"',
+        "$(touch x) `y` \\",
+        "<!channel> & co",
+        "line\nbreak\x7f\x1b",
+        "\u202eevil",
+        "🥐",
+    ]
+    alert = runs.failed(failed_run({**CONF, "merchant_ids": merchants}), load_settings({}), clock.now())
+    words, conf = command_of(alert)
+    assert words == ["dags", "trigger", "usage_aggregation", "-c"]
+    assert conf == {**CONF, "merchant_ids": merchants}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param({"merchant_ids": [], "dry_run": False}, {}, id="all"),
+        pytest.param({"dry_run": True}, {"dry_run": True}, id="dry"),
+        pytest.param({"merchant_ids": ["&" * 1024]}, {}, id="too long to show"),
+        pytest.param({"merchant_ids": "acme"}, {}, id="no list"),
+        pytest.param({"merchant_ids": [1]}, {}, id="no ids"),
+    ],
+)
+def test_the_command_repeats_what_can_be_repeated(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    alert = runs.failed(failed_run({**CONF, **given}), load_settings({}), clock.now())
+    assert command_of(alert)[1] == CONF | expected
+
+
+@pytest.mark.parametrize("conf", [{"from_date": "<!channel>"}, {"from_date": 5}, {"to_date": ["x"]}], ids=str)
+def test_a_run_whose_conf_is_the_error_is_told_all_the_same(conf: dict[str, Any]) -> None:
+    alert = runs.failed(failed_run(conf), load_settings({}), clock.now())
+    assert alert.title == "Usage run failed: r"
+    assert alert.command is None
+
+
+def test_the_first_run_of_a_day_that_fails_is_told_with_all_of_its_dates() -> None:
+    now = dt.datetime(2026, 11, 24, 1, 5, tzinfo=dt.UTC)
+    midnight = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+    interval = {"data_interval_start": midnight, "data_interval_end": midnight + dt.timedelta(hours=1)}
+    alert = runs.failed(failed_run({}, "scheduled", **interval), load_settings({}), now)
+    assert alert.title == "Usage run failed: 2026-11-17 to 2026-11-24 (8 days)"
+    assert command_of(alert)[1] == {"from_date": "2026-11-17", "to_date": "2026-11-24"}
 
 
 def test_what_slack_refused_is_told_by_the_next_failure(

@@ -13,7 +13,7 @@ import pytest
 from include.usage.alerts import state
 from include.usage.alerts.alert import Alert, Kind
 from include.usage.alerts.register import AT_MOST, Register
-from include.usage.alerts.verification_news import News, gather, take_back
+from include.usage.alerts.verification_news import News, damage_of_proof, failing_dates, gather, take_back
 from include.usage.connections import prepare
 from include.usage.dates import Scope
 from include.usage.errors import UsageMismatch
@@ -224,6 +224,27 @@ def test_usage_that_is_not_stored_and_expires_soon_is_told(usage: Usage, hours: 
     for alert in found.values():
         assert [(gap.merchant_id, gap.behind) for gap in alert.damage.gaps] == [("acme", 7)]
     assert told(news(usage, YESTERDAY)) == {}
+
+
+def test_what_was_put_right_lately_is_known_however_long_it_lasted(connect: Connect) -> None:
+    """A recovery that could not be told is told with what it put right."""
+    assert raise_in(connect, "a")
+    later = NOW + dt.timedelta(days=1)
+    with closing(connect()) as conn, state.register(conn, [], later) as register:
+        register.recover(later)
+    with closing(connect()) as conn, state.register(conn, [], later + dt.timedelta(hours=1)) as register:
+        assert set(register.entries) == {"run a"}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_of_very_many_that_fail_all_are_counted_and_no_number_passes_for_the_whole(usage: Usage) -> None:
+    usage.conn.execute("CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    usage.conn.execute("CREATE TRIGGER lose BEFORE INSERT ON merchant_usage FOR EACH ROW EXECUTE FUNCTION lose()")
+    usage.write({key(f"m{n:04}"): 7 for n in range(1200)})
+    proof = proof_of(usage, YESTERDAY)
+    damage = damage_of_proof(proof)
+    assert (damage.counters, damage.merchants, damage.at_least) == (1200, 1000, True)
+    assert failing_dates(proof) == [YESTERDAY]
 
 
 def test_the_register_is_empty_at_first(connect: Connect) -> None:

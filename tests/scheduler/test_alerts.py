@@ -201,9 +201,12 @@ def test_lost_writes_are_told_as_a_mismatch_and_what_expires_soon_by_itself(worl
     world.redis.expire(build_key("usage", keys[0]), dt.timedelta(hours=20))
     world.forget_alerts()
     with refused(world, HOSTILE[0], HOSTILE[1], how=LOSE):
-        run = world.trigger(**of_day(day))
+        run = world.trigger(from_date=str(day - dt.timedelta(days=1)), to_date=str(day))
     assert run.state == "failed"
     (mismatch,) = wait_until(lambda: world.slack.told(MISMATCH), "Slack was told")
+    # Of the run's dates the one that is wrong.
+    assert mismatch.startswith(f"PostgreSQL does not hold what Redis holds: {day}\n")
+    assert f'-c \'{{"from_date": "{day}", "to_date": "{day}"}}\'' in mismatch
     assert f"{HOSTILE[1]}: Redis 2,007, PostgreSQL 2,000, PostgreSQL is behind by 7" in mismatch
     assert "behind by 14" in mismatch
     (expires,) = [told for told in world.slack.told("Usage of") if EXPIRES in told]

@@ -6,6 +6,7 @@ import datetime as dt
 import html
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,6 +99,12 @@ def test_many_merchants_are_cut_with_how_many_more() -> None:
     assert said.count("PostgreSQL 100,") == MAX_MERCHANTS_SHOWN
     assert "\nand 312 more\n" in said
     assert "In all 332 counter(s) of 332 merchant(s): PostgreSQL is behind by 1,660." in said
+
+
+def test_when_only_the_first_were_looked_at_it_does_not_pass_for_all() -> None:
+    said = read(message(damage=replace(damage(1000), counters=100_000, at_least=True)))
+    assert "\nand at least 980 more\n" in said
+    assert "In all 100,000 counter(s) of at least 1,000 merchant(s): PostgreSQL is behind by at least 5,000." in said
 
 
 def test_few_merchants_are_all_named_worst_first() -> None:

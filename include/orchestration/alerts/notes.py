@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime as dt
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,7 @@ TASK_IDS: Final = ("scan_usage", "upsert_merchant_usage", "verify_usage", "delet
 VERIFY_TASK_ID: Final = "verify_usage"
 FAILURE_KEY: Final = "failure"
 DAMAGE_KEY: Final = "damage"
+DATES: Final = "dates"
 MAX_ERROR: Final = 500
 
 
@@ -43,10 +45,10 @@ def failure_noted(context: Context) -> Iterator[None]:
         raise
 
 
-def leave_damage(context: Context, damage: Damage) -> None:
-    """Leave the numbers of a verification that fails."""
+def leave_damage(context: Context, damage: Damage, dates: Iterable[dt.date]) -> None:
+    """Leave the numbers of a verification that fails, and the dates that make it fail."""
     with suppress(Exception):
-        context["ti"].xcom_push(key=DAMAGE_KEY, value=damage.to_json())
+        context["ti"].xcom_push(key=DAMAGE_KEY, value={**damage.to_json(), DATES: [*map(str, dates)]})
 
 
 def failures_of(ti: Any) -> list[Failure]:
@@ -58,10 +60,10 @@ def failures_of(ti: Any) -> list[Failure]:
     ]
 
 
-def damage_of(ti: Any) -> Damage:
-    """The numbers that the verification of a run left, if it came so far."""
+def damage_of(ti: Any) -> tuple[Damage, tuple[dt.date, ...]]:
+    """The numbers that the verification of a run left, and the dates that made it fail, if it came so far."""
     found = _pulled(ti, VERIFY_TASK_ID, DAMAGE_KEY)
-    return Damage.from_json(found[0]) if found else Damage()
+    return (Damage.from_json(found[0]), tuple(map(dt.date.fromisoformat, found[0][DATES]))) if found else (Damage(), ())
 
 
 def in_one_line(error: BaseException) -> str:

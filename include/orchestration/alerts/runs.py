@@ -17,7 +17,7 @@ from include.usage import ledger
 from include.usage.alerts.alert import Alert, Damage, Kind, told_dates
 from include.usage.alerts.register import Entry
 from include.usage.alerts.verification_news import rerun_command
-from include.usage.dates import dates_of_range, local_date
+from include.usage.dates import dates_of_interval, dates_of_range
 from include.usage.errors import SettingsError
 from include.usage.ledger import DateVerdict
 from include.usage.queries import query
@@ -53,14 +53,21 @@ class DagRunFacts:
         )
 
     def dates(self, settings: Settings, now: dt.datetime) -> tuple[dt.date, ...]:
-        """The dates it was made for; none if its conf is the very error."""
+        """The dates that it handles; none if its conf is the very error."""
         from_date, to_date = self.conf.get("from_date"), self.conf.get("to_date")
         if self.run_type in {SCHEDULED, BACKFILL} and self.interval_start and not (from_date or to_date):
-            return (local_date(self.interval_start, settings),)
+            return tuple(dates_of_interval(self.interval_start, now, settings))
         try:
             return tuple(dates_of_range(from_date, to_date, now, settings))
         except (SettingsError, TypeError):
             return ()
+
+    def rerun_command(self, dates: Sequence[dt.date]) -> str | None:
+        """What to type to do the same again for dates: for its merchants only, and dry if it was."""
+        merchants, dry = self.conf.get("merchant_ids"), {"dry_run": True} if self.conf.get("dry_run") is True else {}
+        if not merchants or not isinstance(merchants, list) or not all(isinstance(each, str) for each in merchants):
+            return rerun_command(dates, **dry)
+        return rerun_command(dates, merchant_ids=merchants, **dry)
 
     def is_old(self, settings: Settings, now: dt.datetime) -> bool:
         """Whether it catches up with the past, so that nobody waits for it."""
@@ -78,10 +85,14 @@ def failed(context: Mapping[str, Any], settings: Settings, now: dt.datetime) -> 
     run_id = str(context.get("run_id") or getattr(dag_run, "run_id", "unknown run"))
     failures: list[notes.Failure] = []
     damage = Damage()
+    dates: tuple[dt.date, ...] = ()
     if ti is not None:
         with suppress(Exception):  # without them it is a poorer message, but a message
-            failures, damage = notes.failures_of(ti), notes.damage_of(ti)
-    dates = DagRunFacts.of(dag_run, run_id).dates(settings, now)
+            failures = notes.failures_of(ti)
+            damage, dates = notes.damage_of(ti)
+    run = DagRunFacts.of(dag_run, run_id)
+    # Of a sweep of many dates those that are wrong; all, if it did not come so far.
+    dates = dates or run.dates(settings, now)
     is_mismatch = bool(failures) and failures[0].task_id == notes.VERIFY_TASK_ID and damage.counters > 0
     named = told_dates(dates) or run_id
     cause = failures[0] if failures else None
@@ -101,7 +112,7 @@ def failed(context: Mapping[str, Any], settings: Settings, now: dt.datetime) -> 
             else "Mend what the error names. Then clear the red task with its downstream tasks (a click behind the "
             "link), or aggregate again:"
         ),
-        command=rerun_command(dates),
+        command=run.rerun_command(dates),
         link=(f"Log of {cause.task_id}", cause.log_url) if cause else ("The run in Airflow", run_url(DAG_ID, run_id)),
         run_id=run_id,
     )

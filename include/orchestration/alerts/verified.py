@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import Context
@@ -10,7 +9,7 @@ from psycopg import Connection
 
 from include.orchestration.alerts import notes, outgoing
 from include.usage import clock
-from include.usage.alerts.verification_news import damage_of, gather, take_back
+from include.usage.alerts.verification_news import damage_of_proof, failing_dates, gather, take_back
 from include.usage.counters import RedisClient
 from include.usage.log import Log
 from include.usage.pipeline import Plan
@@ -25,8 +24,8 @@ def tell_proof(
 ) -> None:
     """Tell what a verification found. Never raises: the run's own result stands."""
     try:
-        if proof.failing:
-            notes.leave_damage(context, replace(damage_of(proof.failing), counters=proof.failing_count))
+        if dates := failing_dates(proof):
+            notes.leave_damage(context, damage_of_proof(proof), dates)
         if not outgoing.has_slack():
             return
         news = gather(client, conn, proof, plan.scopes, plan.run_id, settings, clock.now())

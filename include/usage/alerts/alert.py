@@ -54,12 +54,16 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong, in numbers. `gaps` are those of the merchants who lack most, `merchants` and `counters` all."""
+    """What is wrong, in numbers. `gaps` are those of the merchants who lack most, `merchants` and `counters` all.
+
+    `at_least`: so many counters are wrong that only the first were looked at; `counters` alone has them all.
+    """
 
     gaps: tuple[Gap, ...] = ()
     merchants: int = 0
     counters: int = 0
     behind: int = 0
+    at_least: bool = False
 
     @classmethod
     def of(cls, gaps: Mapping[str, tuple[int, int]], counters: int) -> Damage:
@@ -75,13 +79,14 @@ class Damage:
             "merchants": self.merchants,
             "counters": self.counters,
             "behind": self.behind,
+            "at_least": self.at_least,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Damage:
         """The damage that `to_json` wrote down."""
         gaps = tuple(Gap(*gap) for gap in data["gaps"])
-        return cls(gaps, data["merchants"], data["counters"], data["behind"])
+        return cls(gaps, data["merchants"], data["counters"], data["behind"], data["at_least"])
 
 
 @dataclass(frozen=True, slots=True)

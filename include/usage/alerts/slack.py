@@ -60,10 +60,12 @@ def _damage(damage: Damage) -> str:
         return ""
     shown_gaps = damage.gaps[:MAX_MERCHANTS_SHOWN]
     lines = [_gap(gap) for gap in shown_gaps]
+    least = "at least " if damage.at_least else ""
     if damage.merchants > len(shown_gaps):
-        lines.append(f"and {damage.merchants - len(shown_gaps):,} more")
+        lines.append(f"and {least}{damage.merchants - len(shown_gaps):,} more")
     lines.append(
-        f"In all {damage.counters:,} counter(s) of {damage.merchants:,} merchant(s): {_how_far(damage.behind)}."
+        f"In all {damage.counters:,} counter(s) of {least}{damage.merchants:,} merchant(s): "
+        f"{_how_far(damage.behind, least)}."
     )
     return "\n".join(lines)
 
@@ -73,8 +75,8 @@ def _gap(gap: Gap) -> str:
     return f"{merchant}: Redis {gap.redis:,}, PostgreSQL {gap.postgres:,}, {_how_far(gap.behind)}"
 
 
-def _how_far(behind: int) -> str:
-    return f"PostgreSQL is behind by {behind:,}" if behind >= 0 else f"Redis is lower by {-behind:,}"
+def _how_far(behind: int, least: str = "") -> str:
+    return f"PostgreSQL is behind by {least}{behind:,}" if behind >= 0 else f"Redis is lower by {least}{-behind:,}"
 
 
 def _plain(text: str, longest: int) -> dict[str, Any]:

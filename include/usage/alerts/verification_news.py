@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from psycopg import Connection
@@ -19,10 +21,12 @@ from include.usage.dates import Scope, local_date, oldest_kept
 from include.usage.keys import CounterKey, parse_key, shown
 from include.usage.ledger import DateReport, DateVerdict
 from include.usage.queries import query
-from include.usage.settings import Settings
-from include.usage.verification import Difference, Proof
+from include.usage.settings import DAG_ID, Settings
+from include.usage.verification import Difference, Proof, Verdict
 
 DEAD_LETTERS_COMMAND: Final = "python -m include.usage dead-letters"
+#: A longer command would not fit into a message in one piece. Without merchants it is for all: more, and no harm.
+MAX_COMMAND: Final = 500
 
 
 @dataclass(slots=True)
@@ -45,6 +49,18 @@ def damage_of(differences: Iterable[Difference]) -> Damage:
         sums[found.key.merchant_id] = redis + expected, postgres + (found.stored or 0)
         counters += 1
     return Damage.of(sums, counters)
+
+
+def damage_of_proof(proof: Proof) -> Damage:
+    """The same of a whole verification."""
+    at_least = proof.failing_count > len(proof.failing)
+    return replace(damage_of(proof.failing), counters=proof.failing_count, at_least=at_least)
+
+
+def failing_dates(proof: Proof) -> list[dt.date]:
+    """The dates that make a run fail."""
+    failing = [verdict for verdict in Verdict if verdict.fails]
+    return [report.date for report in proof.reports if report.error or any(report.keys.get(v) for v in failing)]
 
 
 def gather(
@@ -177,6 +193,7 @@ def _no_data(date: dt.date, what: str) -> Alert:
 
 def _about_to_expire(client: RedisClient, proof: Proof, settings: Settings) -> list[Alert]:
     soon = expiring(client, [found.key for found in proof.failing], settings.key_prefix)
+    least = "At least " if proof.failing_count > len(proof.failing) else ""
     by_date: Mapping[dt.date, list[Difference]] = defaultdict(list)
     for found in proof.failing:
         if found.key in soon:
@@ -186,7 +203,8 @@ def _about_to_expire(client: RedisClient, proof: Proof, settings: Settings) -> l
             Kind.ABOUT_TO_EXPIRE,
             f"about_to_expire {date}",
             f"Usage of {date} is about to be lost",
-            f"{len(found):,} counter(s) of {date} are not stored as they are in Redis, and expire there within a day.",
+            f"{least}{len(found):,} counter(s) of {date} are not stored as they are in Redis, "
+            "and expire there within a day.",
             (date,),
             damage_of(found),
             advice="Mend what keeps them from being stored today, and aggregate the date again.",
@@ -196,12 +214,20 @@ def _about_to_expire(client: RedisClient, proof: Proof, settings: Settings) -> l
     ]
 
 
-def rerun_command(dates: Iterable[dt.date]) -> str | None:
-    """What to type to aggregate dates again."""
+def rerun_command(dates: Iterable[dt.date], **params: Any) -> str | None:
+    """What to type into a shell to aggregate dates again, with these Params besides."""
     days = sorted(dates)
     if not days:
         return None
-    return f"""airflow dags trigger usage_aggregation -c '{{"from_date": "{days[0]}", "to_date": "{days[-1]}"}}'"""
+    conf = {"from_date": str(days[0]), "to_date": str(days[-1])}
+    command = _trigger(conf | params)
+    return command if len(command) <= MAX_COMMAND else _trigger(conf)
+
+
+def _trigger(conf: Mapping[str, Any]) -> str:
+    # In ASCII nothing has to be spelt out for a reader, but for one character, and what is pasted is what was meant.
+    written = json.dumps(conf).replace("\x7f", "\\u007f")
+    return f"airflow dags trigger {DAG_ID} -c {shlex.quote(written)}"
 
 
 def _text(raw: Any) -> str:
