@@ -196,6 +196,7 @@ def test_what_a_green_run_found_is_told_once(world: World, day: dt.date) -> None
 
 def test_lost_writes_are_told_as_a_mismatch_and_what_expires_soon_by_itself(world: World, day: dt.date) -> None:
     keys = [CounterKey(merchant, day, METRIC) for merchant in (*HOSTILE, QUIET)]
+    assert world.trigger(**of_day(day)).state == "success"
     for key in keys:
         world.count(key, 7)
     world.redis.expire(build_key("usage", keys[0]), dt.timedelta(hours=20))
