@@ -1,4 +1,4 @@
-"""Gives every run its note in the UI when the scheduler ends it, and mends the backfill command of Airflow 2.11."""
+"""Gives runs their note in the UI when the scheduler ends them, and mends backfills and callbacks of Airflow 2.11."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from airflow.listeners import hookimpl
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from include.orchestration.compat import mend_backfill
+from include.orchestration.compat import mend_backfill, mend_callbacks
 from include.usage.settings import DAG_ID
 
 
@@ -34,6 +34,7 @@ def _leave_note(dag_run: Any) -> None:
 
 
 mend_backfill()
+mend_callbacks(DAG_ID, "scan_usage")
 
 
 class UsagePlugin(AirflowPlugin):

@@ -187,3 +187,26 @@ def mend_backfill() -> None:
 
     runner._update_counters = update_reported_counters  # noqa: SLF001
     runner._manage_executor_state = manage_all_mapped  # noqa: SLF001
+
+
+def mend_callbacks(dag_id: str, task_id: str) -> None:
+    """Keep 2.11 from losing the callback of a run that failed. 3.3 calls it in any case.
+
+    Its context is that of the task instance which the database happens to name last. A mapped task that was never
+    expanded, because the task before it failed, has none: an error in a log, and nobody is told.
+
+    Args:
+        task_id: a task of the DAG that is not mapped, to be named last.
+    """
+    if AIRFLOW_V_3_0_PLUS:
+        return
+
+    from airflow.models.dagrun import DagRun
+
+    get_task_instances = DagRun.get_task_instances
+
+    def get_unmapped_last(self: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        found = get_task_instances(self, *args, **kwargs)
+        return sorted(found, key=lambda ti: ti.task_id == task_id) if self.dag_id == dag_id else found
+
+    DagRun.get_task_instances = get_unmapped_last  # type: ignore[method-assign]  # there is no public place to mend it

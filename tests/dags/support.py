@@ -16,6 +16,7 @@ AIRFLOW_ENVIRONMENT = {
     "PYTHONPATH": str(PROJECT),
     "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
 }
 
@@ -58,13 +59,25 @@ class Runner:
         self._process, self._log = process, log
 
     def run(
-        self, environ: dict[str, str], conf: dict[str, Any] | None, scheduled: str | None, no_retries: bool
+        self,
+        environ: dict[str, str],
+        conf: dict[str, Any] | None,
+        *,
+        scheduled: str | None,
+        no_retries: bool,
+        last: str | None,
     ) -> Ended:
         """Run the DAG once."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         begin = self._log.stat().st_size
-        request = {"environ": environ, "conf": conf, "scheduled": scheduled, "no_retries": no_retries}
+        request = {
+            "environ": environ,
+            "conf": conf,
+            "scheduled": scheduled,
+            "no_retries": no_retries,
+            "last": last,
+        }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -89,11 +102,18 @@ class Dag:
         scheduled: str | None = None,
         no_retries: bool = False,
         without: str | None = None,
+        last: str | None = None,
         **environ: str,
     ) -> Ended:
-        """Run it. `environ`: more variables; `without`: a connection that is not there."""
+        """Run it.
+
+        Args:
+            without: a connection that is not there.
+            last: the task that Airflow's database names last, of those of a run.
+            environ: more variables.
+        """
         connections = {name: value for name, value in self.connections.items() if name != without}
-        return self.runner.run({**connections, **environ}, conf, scheduled, no_retries)
+        return self.runner.run({**connections, **environ}, conf, scheduled=scheduled, no_retries=no_retries, last=last)
 
 
 def refuse_our_names(name: str) -> str:

@@ -22,6 +22,7 @@ import pytest
 
 from include.orchestration import callbacks
 from include.orchestration.alerts import fallback, pagerduty, runs, shared, slack
+from include.orchestration.alerts.notes import TASK_IDS
 from include.orchestration.alerts.slack import NotSent
 from include.usage import clock
 from include.usage.alerts.alert import Alert
@@ -448,6 +449,20 @@ def test_the_memory_is_shared_with_what_postgresql_has(
     with shared.memory([], now) as memory:
         assert memory.conn is not None
         assert memory.register.has_incident()
+
+
+# 2.11 takes the callback's context from that one, and there is none for a mapped task that was never expanded.
+@pytest.mark.parametrize("task_id", TASK_IDS)
+def test_a_failed_scan_is_told_whichever_task_the_database_names_last(
+    dag: Dag, usage: Usage, receiver: Receiver, task_id: str
+) -> None:
+    slack_connection = connection(receiver.port)
+    ended = dag.run({"from_date": "2999-01-01"}, last=task_id, AIRFLOW_CONN_USAGE_SLACK=slack_connection)
+    assert ended.state == "failed"
+    assert ended.states["upsert_merchant_usage"] == ["upstream_failed"]
+    ((_, body),) = receiver.messages
+    assert ended.run_id.encode() in body
+    assert usage.conn.execute("SELECT run_id FROM usage_alert").fetchall() == [(ended.run_id,)]
 
 
 def test_slack_being_down_changes_no_runs_result(dag: Dag, usage: Usage) -> None:

@@ -50,6 +50,20 @@ def made_scheduled(start: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def named_last(task_id: str) -> Iterator[None]:
+    """The database names this task last of a run's. It may: nothing orders them."""
+    from airflow.models.dagrun import DagRun
+
+    fetch = DagRun.fetch_task_instances
+
+    def fetch_in_order(*args: Any, **kwargs: Any) -> list[Any]:
+        return sorted(fetch(*args, **kwargs), key=lambda ti: ti.task_id == task_id)
+
+    with patch.object(DagRun, "fetch_task_instances", fetch_in_order):
+        yield
+
+
 def start_metrics() -> None:
     """Make Airflow read its [metrics] settings anew, as each process of a task does when it starts."""
     if AIRFLOW_3:
