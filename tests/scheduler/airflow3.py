@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.scheduler.tested import BACKFILL_SECONDS, TestedAirflow
+from tests.scheduler.tested import TestedAirflow
 
 
 class Airflow3(TestedAirflow):
@@ -16,10 +16,8 @@ class Airflow3(TestedAirflow):
     def backfill(
         self, dag_id: str, first: dt.datetime, last: dt.datetime, *, again: bool, conf: Mapping[str, Any]
     ) -> None:
-        """Ask the scheduler, which runs one backfill of a DAG at a time."""
-        self.wait_until(
-            lambda: not self.api.backfill_is_running(dag_id), "the backfill before is completed", BACKFILL_SECONDS
-        )
+        """Ask the scheduler."""
+        self.wait_for_backfills(dag_id)
         options = ["--max-active-runs", "3"]
         options += ["--reprocess-behavior", "completed"] if again else []
         options += ["--dag-run-conf", json.dumps(conf)] if conf else []

@@ -123,6 +123,7 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
                 "Slack": SLACK_TOKEN,
                 "PagerDuty": PAGERDUTY_KEY,
             },
+            addresses={"USAGE_REDIS_URL": valkey.url, "USAGE_POSTGRES_URL": postgres.url},
             logs=[airflow.logs, valkey.log, postgres.log],
         )
         _fill(world, poison)

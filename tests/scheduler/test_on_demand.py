@@ -149,19 +149,6 @@ def test_what_a_person_notes_stays(world: World) -> None:
     assert world.clear(run, "verify_usage").note == "Asked for by billing"
 
 
-def test_triggered_without_conf_it_takes_yesterday(world: World, old: dt.date) -> None:
-    fresh = CounterKey(SHOPS[0], world.yesterday, METRICS[0])
-    for date in (old, world.yesterday, world.today):
-        world.count(fresh._replace(date=date), 3)
-    others = rows(world, old, world.today)
-    world.airflow.cli("dags", "trigger", DAG_ID, "--run-id", "no-conf")
-    run = world.ended("no-conf")
-    assert (run.run_type, run.state) == ("manual", "success")
-    assert world.ledger(run) == {world.yesterday: "verified"}
-    assert world.rows()[fresh] == 3
-    assert rows(world, old, world.today) == others
-
-
 def test_a_backfill_takes_the_merchant_of_its_conf_only(world: World, old: dt.date) -> None:
     before = rows(world, old)
     keys = [CounterKey(shop, old, METRICS[0]) for shop in SHOPS]

@@ -26,3 +26,9 @@ class TestedAirflow(LocalAirflow):
 
         `again`: of those that have a run already, too.
         """
+
+    def wait_for_backfills(self, dag_id: str) -> None:
+        """Let a backfill before this moment end: Airflow runs one of a DAG at a time."""
+        self.wait_until(
+            lambda: not self.api.backfill_is_running(dag_id), "the backfill before is completed", BACKFILL_SECONDS
+        )

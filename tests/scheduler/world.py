@@ -106,6 +106,8 @@ class World:
     yesterday: dt.date
     today: dt.date
     secrets: Mapping[str, str] = field(repr=False)
+    #: For the command line, which knows no Airflow connections.
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
     logs: list[Path] = field(default_factory=list)
     commands: set[str] = field(default_factory=set, repr=False)
 
