@@ -6,6 +6,7 @@ run's note when the run ends.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy.orm import object_session
 
 from include.orchestration.compat import pushed_text
-from include.usage.ledger import DateReport
+from include.usage.ledger import DateReport, DateVerdict
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,22 @@ NOTE_KEY: Final = "note"
 DATES_SHOWN: Final = 5
 
 
-def describe_dates(reports: Sequence[DateReport]) -> str:
-    """A line a date."""
+def told_verdict(report: DateReport, oldest: dt.date) -> str:
+    """The verdict of a date. Of one older than what Redis keeps nobody knows any more whether it was empty."""
+    if report.verdict is DateVerdict.EMPTY and report.date < oldest:
+        return f"{report.verdict} (older than what Redis keeps: its usage, if any, expired before it was stored)"
+    return str(report.verdict)
+
+
+def describe_dates(reports: Sequence[DateReport], oldest: dt.date) -> str:
+    """A line a date.
+
+    Args:
+        oldest: whose keys Redis may still have.
+    """
     lines = [
-        f"{report.date} {report.verdict}: Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,} "
+        f"{report.date} {told_verdict(report, oldest)}: "
+        f"Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,} "
         f"({counts.inserted:,} new, {counts.updated:,} raised, {counts.dead_letters:,} dead letters)"
         for report, counts in ((report, report.counts) for report in reports)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
@@ -12,11 +13,11 @@ from include.orchestration import metrics
 from include.orchestration.alerts.notes import failure_noted
 from include.orchestration.compat import set_up_logging
 from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
-from include.orchestration.notes import NOTE_KEY, describe_dates
+from include.orchestration.notes import NOTE_KEY, describe_dates, told_verdict
 from include.usage import clock, ledger, pipeline, schema
 from include.usage.batches import Batch
 from include.usage.cleanup import Cleaned, TimeToLive, delete_stale, inspect_ttl
-from include.usage.dates import dates_of_interval, dates_of_range, local_date, oldest_kept
+from include.usage.dates import dates_of_interval, dates_of_range, is_settled, local_date, oldest_kept
 from include.usage.errors import RunIncomplete, SettingsError
 from include.usage.keys import CounterKey, shown, why_no_merchant_id
 from include.usage.ledger import DateVerdict
@@ -156,6 +157,18 @@ def results_of(batches: Sequence[dict[str, Any]], results: Sequence[dict[str, An
     return [BatchResult.from_xcom(result) for result in found.values()]
 
 
+def made_exact(plan: Plan, now: dt.datetime, settings: Settings) -> Plan:
+    """The plan of a verification that is cleared days later: a date that was live then has long been over.
+
+    A day late, so that a run over the moment at which a date settles is not held to what it could not read yet.
+    """
+    scopes = (
+        replace(scope, settled=scope.settled or is_settled(scope.date, now - ONE_DAY, settings))
+        for scope in plan.scopes
+    )
+    return replace(plan, scopes=tuple(scopes))
+
+
 @metrics.delivered()
 def verify(
     batches: Sequence[dict[str, Any]] | None,
@@ -183,12 +196,14 @@ def verify(
             raise AirflowSkipException(f"Nothing to verify: {plan['nothing_to_do']}.")
         # One request for all; iterating asks for one at a time, and logs an error at the end.
         stored = results_of(batches or (), (results or ())[:])
-        prepared = Plan.from_xcom(plan)
+        now = clock.now()
+        prepared = made_exact(Plan.from_xcom(plan), now, settings)
+        oldest = oldest_kept(local_date(now, settings), settings)
         with metrics.phase("verify"), usage_redis() as client, usage_postgres() as conn:
 
             def tell(proof: Proof) -> None:
                 log.info(describe(proof))
-                context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(proof.reports))
+                context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(proof.reports, oldest))
                 metrics.proved(conn, proof, settings)
                 tell_proof(client, conn, proof, prepared, context, settings)
 
@@ -203,7 +218,7 @@ def verify(
             )
     reports: list[Any] = [report.as_metadata() for report in proof.reports]
     if all(report.verdict in {DateVerdict.EMPTY, DateVerdict.SOURCE_EXPIRED} for report in proof.reports):
-        told = ", ".join(f"{report.date} is {report.verdict}" for report in proof.reports)
+        told = ", ".join(f"{report.date} is {told_verdict(report, oldest)}" for report in proof.reports)
         raise AirflowSkipException(f"There was nothing in Redis to verify: {told}. Rows stay as they are.")
     context["outlet_events"][asset].extra.update({"run_id": plan["run_id"], "dates": reports})
     return reports

@@ -1,11 +1,16 @@
-"""What lies between the tasks: whose result is whose."""
+"""What lies between the tasks: whose result is whose, and what time may have passed."""
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
-from include.orchestration.steps import BATCH_ID, results_of
+import pytest
+
+from include.orchestration.steps import BATCH_ID, made_exact, results_of
+from include.usage.errors import UsageMismatch
 from include.usage.store import BatchResult
+from tests.support import NOW, TODAY, Usage, key, raw, settings
 
 
 def batch(batch_id: str) -> dict[str, Any]:
@@ -28,3 +33,21 @@ def test_what_is_left_of_the_time_before_does_not_stand_in_for_a_batch_that_was_
     left = [result("before 0", 7), result("before 1", 8)]
     assert readings([batch("now 0"), batch("now 1")], [result("now 0", 5), *left]) == [5]
     assert readings([batch("now 0")], left) == []
+
+
+def test_a_verification_cleared_days_later_finds_what_the_day_got_after_this_run(usage: Usage) -> None:
+    usage.write({key("acme", TODAY): 5})
+    stored = usage.store_only(TODAY)
+    assert usage.verdicts(usage.prove(stored)) == {TODAY: "verified"}
+    usage.client.incrby(raw(key("acme", TODAY)), 2)
+
+    def cleared(when: dt.datetime) -> dict[dt.date, str]:
+        return usage.verdicts(usage.prove(stored._replace(plan=made_exact(stored.plan, when, settings()))))
+
+    # The day has settled at 2 o'clock, but a run that lasts may have begun before.
+    assert cleared(NOW + dt.timedelta(days=1)) == {TODAY: "verified"}
+    usage.aggregate(TODAY)
+    assert cleared(NOW + dt.timedelta(days=2)) == {TODAY: "verified"}
+    usage.client.incrby(raw(key("acme", TODAY)), 2)
+    with pytest.raises(UsageMismatch, match="Redis has 9, PostgreSQL has 7"):
+        cleared(NOW + dt.timedelta(days=2))

@@ -265,3 +265,11 @@ def test_date_whose_keys_have_expired_is_told_and_its_rows_stay(dag: Dag, usage:
         assert f"There was nothing in Redis to verify: {DAY} is source_expired." in ended.log
         assert usage.ledger(ended.run_id) == {DAY: ("source_expired", None)}
     assert usage.row_versions() == before
+
+
+def test_date_older_than_what_redis_keeps_is_not_called_just_empty(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    old = str(TODAY - dt.timedelta(days=30))
+    ended = dag.run({"from_date": old, "to_date": old})
+    assert ended.states["verify_usage"] == ["skipped"]
+    assert f"There was nothing in Redis to verify: {old} is empty (older than what Redis keeps: its usage" in ended.log
