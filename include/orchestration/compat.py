@@ -147,6 +147,9 @@ def mend_backfill() -> None:
     the database first, it forgets the task and passes over the report; when the run's state is looked at first, the
     mapped tasks are made there, and it never hears of them. Either is called a deadlock. And mapped tasks that a
     repeated run no longer has are waited for without end.
+
+    The processes that it forks for its tasks begin by closing the connections to Airflow's database that they have
+    inherited, and thereby end the one that the command is just working with.
     """
     if AIRFLOW_V_3_0_PLUS:
         return
@@ -187,6 +190,17 @@ def mend_backfill() -> None:
 
     runner._update_counters = update_reported_counters  # noqa: SLF001
     runner._manage_executor_state = manage_all_mapped  # noqa: SLF001
+
+    settings = import_module("airflow.settings")
+    worker = import_module("airflow.executors.local_executor").LocalWorkerBase
+    run = worker.run
+
+    def run_apart(self: Any) -> None:
+        """Forget the parent's connections instead of closing them."""
+        settings.engine.dispose(close=False)
+        run(self)
+
+    worker.run = run_apart
 
 
 def mend_callbacks(dag_id: str, task_id: str) -> None:
