@@ -6,6 +6,7 @@
 -- tasks have left the rows in some other order. Otherwise each of 32 batches would read the whole table, with
 -- helpers that take the cores of others (3.4 times the work, measured).
 SELECT set_config('synchronous_commit', 'off', true),
+       set_config('enable_seqscan', 'off', true),
        set_config('enable_nestloop', 'off', true),
        set_config('random_page_cost', '1.1', true),
        set_config('max_parallel_workers_per_gather', '0', true);

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from psycopg import Connection
+
 from include.usage.batches import Batch
+from include.usage.comparison import rows_held
 from include.usage.counters import RedisClient
-from include.usage.keys import CounterKey
-from include.usage.staging import Staged, read_batch
+from include.usage.key_pages import key_pages
+from include.usage.staging import OnReading, OpenKeys, Staged, read_all, read_unequal
 
 # Smaller batches are read in less time than a thread takes to be worth it, larger ones would take too much memory.
 KEYS_AHEAD: Final = range(1_000, 50_001)
@@ -18,14 +22,11 @@ KEYS_AHEAD: Final = range(1_000, 50_001)
 # Fewer are logged one by one as they are read, which is left to whoever stores them.
 MERCHANTS_AHEAD: Final = 51
 
-OpenKeys = frozenset[bytes] | set[bytes]
-OnReading = Callable[[CounterKey, int], None]
-
 
 class Reading(NamedTuple):
     """Rows for COPY, and what was found besides. `staged` is complete once the rows have been taken."""
 
-    rows: Iterable[bytes]
+    rows: Iterator[bytes]
     staged: Staged
 
 
@@ -35,18 +36,41 @@ class Reader:
     def __init__(self, client: RedisClient, prefix: str) -> None:
         self.client = client
         self._prefix = prefix
+        #: Whether the table held nothing of the last batch that was looked up: then the next may be new, too.
+        self._new = False
 
-    def read(self, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
-        """The counters of a batch. Arguments as those of `read_batch`."""
+    def read(self, conn: Connection, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
+        """What is to be staged of a batch.
+
+        All of a date that may still grow, because verification finds each reading in usage_reading; of a date that is
+        over what the table does not hold yet. A day that is new to the table is not compared with it twice.
+
+        Args:
+            open_keys: keys with an open dead letter.
+            on_reading: called with every good value.
+        """
+        over = [group for group in batch.groups if group.date not in batch.live_dates]
+        if on_reading is None and over:
+            self._new = not rows_held(conn, next(key_pages(over, self._prefix)))
+        if on_reading is not None or not over or self._new:
+            return self._read_all(batch, open_keys, on_reading)
+        live = [group for group in batch.groups if group.date in batch.live_dates]
         staged = Staged()
-        rows = read_batch(self.client, batch, self._prefix, staged, open_keys=open_keys, on_reading=on_reading)
+        # A list, because COPY and queries cannot share the connection; of a transaction's share, so it is bounded.
+        unequal = list(read_unequal(self.client, conn, over, self._prefix, staged, open_keys=open_keys))
+        return Reading(chain(unequal, read_all(self.client, live, self._prefix, staged, open_keys=open_keys)), staged)
+
+    def _read_all(self, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
+        staged = Staged()
+        rows = read_all(self.client, batch.groups, self._prefix, staged, open_keys=open_keys, on_reading=on_reading)
         return Reading(rows, staged)
 
 
 class ReaderAhead(Reader):
     """Has the next batch read by a thread while this one is being stored: then Redis and PostgreSQL work at once.
 
-    To have read a counter early is harmless: it only grows, and what is stored meanwhile by others is not lowered.
+    Only if all of it is to be staged. To have read a counter early is harmless: it only grows, and what is stored
+    meanwhile by others is not lowered.
     """
 
     def __init__(self, client: RedisClient, prefix: str, batches: Iterable[Batch], open_keys: OpenKeys) -> None:
@@ -68,14 +92,16 @@ class ReaderAhead(Reader):
         """Wait for what is being read: a batch at most."""
         self._thread.shutdown(cancel_futures=True)
 
-    def read(self, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
-        """The counters of a batch: from the thread if it is the one that was next and needs no look at each value."""
+    def read(self, conn: Connection, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
+        """What is to be staged of a batch: from the thread if it is the one that was next and needs no closer look."""
         if batch is not self._next:
-            return super().read(batch, open_keys, on_reading)  # a part of one, or one once more
+            return super().read(conn, batch, open_keys, on_reading)  # a part of one, or one once more
+        if self._ahead is None or on_reading is not None:
+            reading = super().read(conn, batch, open_keys, on_reading)
+            self._advance()
+            return reading
         ahead = self._ahead
         self._advance()
-        if ahead is None or on_reading is not None:
-            return super().read(batch, open_keys, on_reading)
         return ahead.result()
 
     def _advance(self) -> None:
@@ -85,9 +111,10 @@ class ReaderAhead(Reader):
             self._next is not None
             and self._next.key_count in KEYS_AHEAD
             and len(self._next.merchant_ids) >= MERCHANTS_AHEAD
+            and (self._new or self._next.live_dates.issuperset(self._next.dates))
         ):
-            self._ahead = self._thread.submit(self._read_all, self._next)
+            self._ahead = self._thread.submit(self._read_whole, self._next)
 
-    def _read_all(self, batch: Batch) -> Reading:
-        rows, staged = super().read(batch, self._open_keys, None)
-        return Reading(list(rows), staged)
+    def _read_whole(self, batch: Batch) -> Reading:
+        rows, staged = self._read_all(batch, self._open_keys, None)
+        return Reading(iter(list(rows)), staged)

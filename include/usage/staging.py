@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from psycopg import Connection
 
-from include.usage.batches import Batch
-from include.usage.counters import PAGE, RedisClient, all_plain, read_pages, readings, with_date
+from include.usage.batches import Group
+from include.usage.comparison import side_by_side
+from include.usage.counters import RedisClient, all_plain, read_pages, readings, with_date
 from include.usage.dead_letters import DeadLetter
-from include.usage.keys import CounterKey, iso, parse_key
+from include.usage.key_pages import Page, key_pages
+from include.usage.keys import CounterKey, parse_key
 from include.usage.queries import query
 
 # Dead letters kept of one pass (a transaction's share of a batch): enough to see what is wrong, and bounded.
 MAX_DEAD_LETTERS: Final = 1000
 
-# What COPY's text format gives a meaning to.
-_COPY_SPECIAL = re.compile(r"[\\\t\n\r]")
-_COPY_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
 _NULL: Final = rb"\N"
 
-
-class Page(NamedTuple):
-    """Some keys of a batch, with what each row of COPY's text format begins with: all but the value."""
-
-    raw_keys: list[bytes]
-    row_starts: list[bytes]
-    #: How many of the keys are of which date.
-    dates: Counter[dt.date]
+OpenKeys = frozenset[bytes] | set[bytes]
+OnReading = Callable[[CounterKey, int], None]
 
 
 @dataclass(slots=True)
@@ -55,52 +47,22 @@ class Staged:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     healed: list[bytes] = field(default_factory=list)
 
-
-def raw_keys(batch: Batch, prefix: str) -> Iterator[list[bytes]]:
-    """The Redis keys of a batch, a list for each date and merchant. Put together from parts that were encoded once."""
-    for group in batch.groups:
-        day = iso(group.date)
-        ends = [metric.encode() for metric in group.metric_types]
-        for merchant in group.merchant_ids:
-            start = f"{prefix}:{merchant}:{day}:".encode()
-            yield [start + end for end in ends]
+    def note_read(self, page: Page) -> None:
+        """Note a page on which all is good."""
+        for date, number in page.dates.items():
+            self.by_date[date].read += number
 
 
-def batch_pages(batch: Batch, prefix: str, size: int = PAGE) -> Iterator[Page]:
-    """The keys of a batch in pages of about `size`, merchant by merchant within a group.
-
-    Keys and rows are put together from parts that were encoded and escaped once, never one by one.
-    """
-    page = Page([], [], Counter())
-    for group in batch.groups:
-        day = iso(group.date)
-        key_ends = [metric.encode() for metric in group.metric_types]
-        row_ends = [f"{_escape(metric)}\t".encode() for metric in group.metric_types]
-        for merchant in group.merchant_ids:
-            key_start = f"{prefix}:{merchant}:{day}:".encode()
-            row_start = f"{_escape(merchant)}\t{day}\t".encode()
-            for first in range(0, len(key_ends), size):
-                some = slice(first, first + size)
-                page.raw_keys.extend([key_start + end for end in key_ends[some]])
-                page.row_starts.extend([row_start + end for end in row_ends[some]])
-                page.dates[group.date] += len(key_ends[some])
-                if len(page.raw_keys) >= size:
-                    yield page
-                    page = Page([], [], Counter())
-    if page.raw_keys:
-        yield page
-
-
-def read_batch(
+def read_all(
     client: RedisClient,
-    batch: Batch,
+    groups: Iterable[Group],
     prefix: str,
     staged: Staged,
     *,
-    open_keys: frozenset[bytes] | set[bytes] = frozenset(),
-    on_reading: Callable[[CounterKey, int], None] | None = None,
+    open_keys: OpenKeys = frozenset(),
+    on_reading: OnReading | None = None,
 ) -> Iterator[bytes]:
-    """Read a batch's counters, and give them as rows of COPY's text format, a page at a time.
+    """Read counters, and give them as rows of COPY's text format, a page at a time.
 
     Memory stays flat, however many keys come.
 
@@ -109,15 +71,42 @@ def read_batch(
         open_keys: keys with an open dead letter; those now good or gone are added to `healed`.
         on_reading: called with every good value.
     """
-    for page, raws in read_pages(client, batch_pages(batch, prefix)):
+    for page, raws in read_pages(client, key_pages(groups, prefix)):
         # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
-        if all_plain(raws) and on_reading is None and open_keys.isdisjoint(page.raw_keys):
-            for date, number in page.dates.items():
-                staged.by_date[date].read += number
-            yield copy_rows(page.row_starts, raws)
+        untold = not open_keys or open_keys.isdisjoint(page.raw_keys)
+        if untold and on_reading is None and all_plain(raws):
+            staged.note_read(page)
+            yield copy_rows(page.row_starts(), raws)
         else:
             values = readings(client, page.raw_keys, raws)
             yield copy_rows(*_sort(staged, page, values, prefix, open_keys, on_reading))
+
+
+def read_unequal(
+    client: RedisClient,
+    conn: Connection,
+    groups: Iterable[Group],
+    prefix: str,
+    staged: Staged,
+    *,
+    open_keys: OpenKeys = frozenset(),
+) -> Iterator[bytes]:
+    """As `read_all`, but only the rows of those counters that PostgreSQL does not hold just as Redis has them.
+
+    Rows only rise: whoever was found equal stays at what was read, or above.
+    """
+    for both in side_by_side(client, conn, key_pages(groups, prefix)):
+        page, raws = both.page, both.raws
+        untold = not open_keys or open_keys.isdisjoint(page.raw_keys)
+        if untold and both.equal:
+            staged.note_read(page)
+        elif untold and all_plain(raws):
+            staged.note_read(page)
+            starts, unequal = page.row_starts(), both.unequal()
+            yield copy_rows([starts[i] for i in unequal], [raws[i] for i in unequal])
+        else:
+            values = readings(client, page.raw_keys, raws)
+            yield copy_rows(*_sort(staged, page, values, prefix, open_keys, None))
 
 
 def stage(conn: Connection, rows: Iterable[bytes]) -> None:
@@ -128,10 +117,10 @@ def stage(conn: Connection, rows: Iterable[bytes]) -> None:
             copy.write(block)
 
 
-def stage_names(conn: Connection, batches: Iterable[Batch], prefix: str) -> None:
-    """COPY the keys of batches into the temporary table `usage_staged`, without values. Needs a transaction."""
-    pages = (page for batch in batches for page in batch_pages(batch, prefix))
-    stage(conn, (copy_rows(page.row_starts, [None] * len(page.row_starts)) for page in pages))
+def stage_names(conn: Connection, groups: Iterable[Group], prefix: str) -> None:
+    """COPY keys into the temporary table `usage_staged`, without values. Needs a transaction."""
+    starts = (page.row_starts() for page in key_pages(groups, prefix))
+    stage(conn, (copy_rows(some, [None] * len(some)) for some in starts))
 
 
 def _sort(
@@ -139,13 +128,13 @@ def _sort(
     page: Page,
     values: Sequence[int | DeadLetter | None],
     prefix: str,
-    open_keys: frozenset[bytes] | set[bytes],
-    on_reading: Callable[[CounterKey, int], None] | None,
+    open_keys: OpenKeys,
+    on_reading: OnReading | None,
 ) -> tuple[list[bytes], list[bytes | None]]:
     """Count a page of readings key by key; returns row starts and values of those to be staged."""
     starts: list[bytes] = []
     good: list[bytes | None] = []
-    for raw_key, start, value in zip(page.raw_keys, page.row_starts, values, strict=True):
+    for raw_key, start, value in zip(page.raw_keys, page.row_starts(), values, strict=True):
         key = parse_key(raw_key, prefix)
         assert isinstance(key, CounterKey)  # batches name nothing else
         reading = staged.by_date[key.date]
@@ -171,9 +160,3 @@ def copy_rows(row_starts: Sequence[bytes], values: Sequence[bytes | None]) -> by
     """Rows as COPY's text format takes them; None is NULL."""
     told = [_NULL if value is None else value for value in values] if None in values else values
     return b"".join([start + value + b"\n" for start, value in zip(row_starts, told, strict=True)])  # type: ignore[operator]
-
-
-def _escape(text: str) -> str:
-    if _COPY_SPECIAL.search(text) is None:
-        return text
-    return _COPY_SPECIAL.sub(lambda match: _COPY_ESCAPES[match[0]], text)

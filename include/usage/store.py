@@ -6,7 +6,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -187,9 +187,11 @@ def _try_part(
         conn.execute(query("set_limits"), LIMITS)
         conn.execute(query("prepare_batch"))
         open_keys = dead_letters.open_keys(conn, batch.dates)
-        rows, staged = reader.read(batch, open_keys, told.note if told.wanted else None)
-        stage(conn, rows)
-        suspects = _write(conn, batch, result, alone=alone)
+        rows, staged = reader.read(conn, batch, open_keys, told.note if told.wanted else None)
+        suspects: list[CounterKey] = []
+        if (block := next(rows, None)) is not None:
+            stage(conn, chain([block], rows))
+            suspects = _write(conn, batch, result, alone=alone)
         if live:
             conn.execute(query("insert_readings"), {**_part_of_table(batch), "run_id": run_id, "dates": live})
         dead_letters.open_letters(conn, staged.dead_letters)

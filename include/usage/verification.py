@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -13,16 +13,18 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 
 from include.usage import dead_letters
-from include.usage.batches import Batch
-from include.usage.counters import PAGE, RedisClient, read_page, read_pages, readings
+from include.usage.batches import Batch, Group
+from include.usage.comparison import SideBySide, side_by_side
+from include.usage.counters import PAGE, RedisClient, pages, read_page, readings
 from include.usage.dates import Scope
 from include.usage.dead_letters import DeadLetter
 from include.usage.errors import RunIncomplete
+from include.usage.key_pages import key_pages
 from include.usage.keys import CounterKey, as_columns, build_key, parse_key
 from include.usage.ledger import Counts, DateReport, DateVerdict
 from include.usage.log import Log
 from include.usage.queries import query
-from include.usage.staging import raw_keys, stage_names
+from include.usage.staging import stage_names
 from include.usage.store import BatchResult
 
 log = Log(__name__)
@@ -143,23 +145,25 @@ def verify(
         RunIncomplete: the readings of this run are gone (PostgreSQL crashed in between).
     """
     settled = {scope.date: scope.settled for scope in scopes}
-    live = bool(result.live_readings) and not proven_before
-    parameters = _parameters(scopes, run_id if live else None, prefix)
+    parameters = _parameters(scopes)
+    groups = [group for batch in batches for group in batch.groups]
     tally = _Tally()
-    few = _has_at_most(merchants_shown, batches)
     with conn.transaction():
         conn.execute(query("set_snapshot"))
-        # The first query takes the snapshot: before Redis is read.
         conn.execute(query("prepare_verification"))
+        # The first query takes the snapshot: before Redis is read.
         sums = conn.execute(query("select_totals"), parameters)
         stored = {date: _Totals(*map(int, totals)) for date, *totals in sums}
-        if live:
+        look = _Look(client, conn, settled, prefix, {})
+        if result.live_readings and not proven_before:
             _require_readings(conn, run_id, result)
-        look = _Look(client, conn, settled, prefix)
-        stored_names = _compare_stored(look, parameters, tally)
-        if live or stored_names != _names(batches, prefix):
-            stage_names(conn, batches, prefix)
-            _judge_missing(look, parameters, tally)
+            look.unheld.update(_unheld_readings(conn, parameters, run_id, prefix))
+        _compare_named(look, groups, tally)
+        if look.unheld or any(totals.rows != tally.by_date[date].with_row for date, totals in stored.items()):
+            stage_names(conn, groups, prefix)
+            _compare_unnamed(look, parameters, tally)
+            _judge_unheld(look, tally)
+        few = _has_at_most(merchants_shown, groups)
         merchants = _summarize(conn, parameters, tally, merchants_shown * len(scopes)) if few else []
     if flag_regressions:
         _open_regressions(conn, tally.regressed, prefix)
@@ -185,14 +189,13 @@ def verify(
     return Proof(reports, tally.failing, tally.failing_count, regressed_count, merchants, tally.regressed)
 
 
-def _has_at_most(most: int, batches: Sequence[Batch]) -> bool:
-    """Whether the batches name so many merchants, or fewer; without counting on."""
+def _has_at_most(most: int, groups: Iterable[Group]) -> bool:
+    """Whether the groups name so many merchants, or fewer; without counting on."""
     seen: set[str] = set()
-    for batch in batches:
-        for group in batch.groups:
-            seen.update(group.merchant_ids[: most + 1])
-            if len(seen) > most:
-                return False
+    for group in groups:
+        seen.update(group.merchant_ids[: most + 1])
+        if len(seen) > most:
+            return False
     return True
 
 
@@ -209,6 +212,8 @@ class _Found:
     """What is to be said of a date besides its even rows, those whose counter is what Redis has."""
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
+    #: Keys named by the batches that have a row.
+    with_row: int = 0
     #: Stored rows that are not even.
     rows: int = 0
     #: Keys that are not even and hold a counter in Redis.
@@ -260,15 +265,6 @@ class _Tally:
             sums[1] += more
 
 
-class _StoredPage(NamedTuple):
-    """Stored rows as Redis would tell them: select_stored."""
-
-    raw_keys: tuple[bytes, ...]
-    counters: tuple[bytes, ...]
-    dates: tuple[dt.date, ...]
-    read: tuple[int | None, ...]
-
-
 class _Look(NamedTuple):
     """What it takes to judge a key."""
 
@@ -276,102 +272,104 @@ class _Look(NamedTuple):
     conn: Connection
     settled: dict[dt.date, bool]
     prefix: str
+    #: What this run read, of those keys whose row holds less or is not there. None, unless somebody else lowered rows.
+    unheld: dict[bytes, int]
 
 
-def _compare_stored(look: _Look, parameters: dict[str, Any], tally: _Tally) -> tuple[int, int]:
-    """Compare every stored row with Redis. Returns the number of those that are in Redis, and their fingerprint.
+def _compare_named(look: _Look, groups: Iterable[Group], tally: _Tally) -> None:
+    """Compare each key that the scan found with its row."""
+    with _planned(look.conn, seqscan="off"):
+        for both in side_by_side(look.client, look.conn, key_pages(groups, look.prefix)):
+            for date, number in both.page.dates.items():
+                tally.by_date[date].with_row += number
+            if not both.equal or (look.unheld and not look.unheld.keys().isdisjoint(both.page.raw_keys)):
+                _judge_unequal(look, both, tally)
 
-    Rows come out of PostgreSQL as keys and digits and answers come out of Redis as digits, so that a page on which both
-    agree costs one comparison of two lists.
-    """
-    number = fingerprint = 0
-    with look.conn.cursor(name="usage_stored") as cursor:
-        with _planned(look.conn, parameters):
-            cursor.execute(query("select_stored"), parameters, binary=True)
-        # One FETCH a page.
-        rows = iter(lambda: cursor.fetchmany(PAGE), [])
-        for page, raws in read_pages(look.client, (_StoredPage(*zip(*some, strict=True)) for some in rows)):
-            if list(page.counters) == raws and not any(page.read):
-                there: Sequence[bytes] = page.raw_keys
+
+def _judge_unequal(look: _Look, both: SideBySide, tally: _Tally) -> None:
+    """Judge those keys of a page whose row is missing, is not what Redis has, or less than was read."""
+    of_page = both.page.raw_keys
+    chosen = sorted({*both.unequal(), *(i for i, raw_key in enumerate(of_page) if raw_key in look.unheld)})
+    raw_keys = [of_page[i] for i in chosen]
+    values = readings(look.client, raw_keys, [both.raws[i] for i in chosen])
+    keys = [key for raw_key in raw_keys if isinstance(key := parse_key(raw_key, look.prefix), CounterKey)]
+    rows = _rows(look.conn, keys)
+    seen: list[_Seen] = []
+    for key, raw_key, now in zip(keys, raw_keys, values, strict=True):
+        found = tally.by_date[key.date]
+        stored, carried = rows.get(key, (None, 0))
+        read = look.unheld.pop(raw_key, None)
+        if key in rows:
+            found.rows += 1
+        else:
+            found.with_row -= 1
+        if isinstance(now, DeadLetter):
+            tally.note_bad(key, (stored or 0) - carried)
+        else:
+            seen.append(_Seen(key, raw_key, stored, carried, read, now))
+    _judge(look, seen, tally)
+
+
+def _compare_unnamed(look: _Look, parameters: dict[str, Any], tally: _Tally) -> None:
+    """Judge the rows whose keys the scan did not find; its keys are in usage_staged."""
+    with _planned_for_days(look.conn, parameters), look.conn.cursor(name="usage_unnamed") as cursor:
+        cursor.execute(query("select_unnamed"), parameters)
+        while rows := cursor.fetchmany(PAGE):
+            keys = [CounterKey(*row[:3]) for row in rows]
+            raw_keys = [build_key(look.prefix, key) for key in keys]
+            values = read_page(look.client, raw_keys)
+            seen: list[_Seen] = []
+            for key, raw_key, (*_, stored, carried), now in zip(keys, raw_keys, rows, values, strict=True):
+                found = tally.by_date[key.date]
+                found.rows += 1
+                read = look.unheld.pop(raw_key, None)
+                if parse_key(raw_key, look.prefix) != key:
+                    # A row under a name that no counter can have: there is none in Redis.
+                    found.verdicts[Verdict.EXPIRED] += 1
+                    found.more_in_redis -= (stored or 0) - carried
+                elif isinstance(now, DeadLetter):
+                    tally.note_bad(key, (stored or 0) - carried)
+                else:
+                    seen.append(_Seen(key, raw_key, stored, carried, read, now))
+            _judge(look, seen, tally)
+
+
+def _judge_unheld(look: _Look, tally: _Tally) -> None:
+    """Judge what this run read and neither the scan found nor a row holds."""
+    for raw_keys in pages(look.unheld):
+        seen: list[_Seen] = []
+        for raw_key, now in zip(raw_keys, read_page(look.client, raw_keys), strict=True):
+            key = parse_key(raw_key, look.prefix)
+            assert isinstance(key, CounterKey)  # it was read
+            if isinstance(now, DeadLetter):
+                tally.note_bad(key, 0)
             else:
-                there = [raw_key for raw_key, raw in zip(page.raw_keys, raws, strict=True) if raw is not None]
-                odd = [
-                    i
-                    for i, (counter, raw, read) in enumerate(zip(page.counters, raws, page.read, strict=True))
-                    if counter != raw or read is not None
-                ]
-                _judge_odd(look, page, raws, odd, tally)
-            number += len(there)
-            fingerprint += sum(map(hash, there))
-    return number, fingerprint
+                seen.append(_Seen(key, raw_key, None, 0, look.unheld[raw_key], now))
+        _judge(look, seen, tally)
 
 
 @contextmanager
-def _planned(conn: Connection, parameters: dict[str, Any]) -> Iterator[None]:
+def _planned(conn: Connection, *, seqscan: str = "on", nestloop: str = "on") -> Iterator[None]:
+    """Leave ways to go about a query out of PostgreSQL's choice."""
+    conn.execute(query("set_planner"), {"seqscan": seqscan, "nestloop": nestloop})
+    yield
+    conn.execute(query("set_planner"), {"seqscan": "on", "nestloop": "on"})
+
+
+def _planned_for_days(conn: Connection, parameters: dict[str, Any]) -> AbstractContextManager[None]:
     """Plan a query over whole days without nested loops.
 
     Of a day that is newer than its statistics PostgreSQL expects one row, and would compare all with all. A few
     merchants are found by their index, for which it takes such loops.
     """
-    whole_days = not parameters["merchant_dates"]
-    if whole_days:
-        conn.execute(query("set_nested_loops"), {"allowed": "off"})
-    yield
-    if whole_days:
-        conn.execute(query("set_nested_loops"), {"allowed": "on"})
+    return _planned(conn, nestloop="on" if parameters["merchant_dates"] else "off")
 
 
-def _names(batches: Sequence[Batch], prefix: str) -> tuple[int, int]:
-    """How many keys the batches name, and the fingerprint of the keys.
-
-    A sum of 64-bit hashes (SipHash, whose secret is drawn anew by each process) does not depend on the order. Two sets
-    of as many keys that differ have the same with a probability of 2^-64.
-    """
-    number = fingerprint = 0
-    for batch in batches:
-        for some in raw_keys(batch, prefix):
-            number += len(some)
-            fingerprint += sum(map(hash, some))
-    return number, fingerprint
-
-
-def _judge_odd(look: _Look, page: _StoredPage, raws: Sequence[bytes | None], odd: Sequence[int], tally: _Tally) -> None:
-    """Judge those rows of a page that are not what Redis has, or less than was read."""
-    odd_keys = [page.raw_keys[i] for i in odd]
-    values = readings(look.client, odd_keys, [raws[i] for i in odd])
-    keys = [parse_key(raw_key, look.prefix) for raw_key in odd_keys]
-    rows = _rows(look.conn, [key for key in keys if isinstance(key, CounterKey)])
-    seen: list[_Seen] = []
-    for i, raw_key, key, now in zip(odd, odd_keys, keys, values, strict=True):
-        found = tally.by_date[page.dates[i]]
-        found.rows += 1
-        if isinstance(key, DeadLetter):
-            # A row under a name that no counter can have: there is none in Redis.
-            found.verdicts[Verdict.EXPIRED] += 1
-            found.more_in_redis -= int(page.counters[i] or 0)
-        elif isinstance(now, DeadLetter):
-            tally.note_bad(key, int(page.counters[i] or 0))
-        else:
-            seen.append(_Seen(key, raw_key, *rows[key], page.read[i], now))
-    _judge(look, seen, tally)
-
-
-def _judge_missing(look: _Look, parameters: dict[str, Any], tally: _Tally) -> None:
-    """Find the keys that have no row though the scan found them or this run read them, and judge them."""
-    with look.conn.cursor(name="usage_missing") as cursor:
-        with _planned(look.conn, parameters):
-            cursor.execute(query("select_missing"), parameters)
-        while rows := cursor.fetchmany(PAGE):
-            keys = [CounterKey(*row[:3]) for row in rows]
-            missing = [build_key(look.prefix, key) for key in keys]
-            seen: list[_Seen] = []
-            values = read_page(look.client, missing)
-            for key, raw_key, (*_, read), now in zip(keys, missing, rows, values, strict=True):
-                if isinstance(now, DeadLetter):
-                    tally.note_bad(key, 0)
-                else:
-                    seen.append(_Seen(key, raw_key, None, 0, read, now))
-            _judge(look, seen, tally)
+def _unheld_readings(conn: Connection, parameters: dict[str, Any], run_id: str, prefix: str) -> dict[bytes, int]:
+    """What this run read of keys whose row holds less, or is not there."""
+    with _planned_for_days(conn, parameters):
+        rows = conn.execute(query("select_unheld"), {**parameters, "run_id": run_id}).fetchall()
+    return {build_key(prefix, CounterKey(*key)): value for *key, value in rows}
 
 
 class _Seen(NamedTuple):
@@ -418,11 +416,9 @@ def _summarize(conn: Connection, parameters: dict[str, Any], tally: _Tally, most
     return [(*of_merchant, *line) for of_merchant, line in sorted(lines.items())]
 
 
-def _parameters(scopes: Sequence[Scope], run_id: str | None, prefix: str) -> dict[str, Any]:
+def _parameters(scopes: Sequence[Scope]) -> dict[str, Any]:
     partial = [(s.date, merchant) for s in scopes if s.merchant_ids is not None for merchant in s.merchant_ids]
     return {
-        "prefix": prefix,
-        "run_id": run_id,
         "dates": [scope.date for scope in scopes if scope.merchant_ids is None],
         "merchant_dates": [date for date, _ in partial],
         "merchant_ids": [merchant for _, merchant in partial],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from include.usage import pipeline, verification
+from include.usage import comparison, pipeline
 from include.usage.counters import read_pages
 from include.usage.pipeline import Run
 from tests.support import NOW, TABLES, TODAY, YESTERDAY, Connect, Usage, key, settings
@@ -70,7 +70,7 @@ def test_verification_keeps_nobody_from_reading_or_writing(
             seen.update(locks.on_tables())
             yield answer
 
-    monkeypatch.setattr(verification, "read_pages", watched)
+    monkeypatch.setattr(comparison, "read_pages", watched)
     usage.write({key(f"m{n}", day): 5 for n in range(2000) for day in (YESTERDAY, TODAY)})
     usage.aggregate(YESTERDAY, TODAY)
     assert ("merchant_usage", "AccessShareLock") in seen

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import redis
 
-from include.usage import counters, schema, verification
+from include.usage import comparison, counters, schema
 from include.usage.connections import prepare
 from include.usage.errors import RunIncomplete, UsageMismatch
 from include.usage.keys import CounterKey
@@ -204,7 +204,7 @@ def test_parallel_run_that_stores_during_verification_is_no_regression(
         other.store_only(date)
         return iter(read)
 
-    monkeypatch.setattr(verification, "read_pages", read_then_be_overtaken)
+    monkeypatch.setattr(comparison, "read_pages", read_then_be_overtaken)
     (report,) = usage.prove(stored).reports
     assert (report.verdict, report.keys) == ("verified", {"match": 1})
     assert usage.letters() == []

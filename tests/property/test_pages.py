@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from include.usage.batches import Batch, Census, Group
 from include.usage.counters import all_plain, parse_value
+from include.usage.key_pages import key_pages
 from include.usage.keys import CounterKey, build_key, parse_key, parse_page
-from include.usage.staging import batch_pages, copy_rows, raw_keys
+from include.usage.staging import copy_rows
 
 DAY = "2026-11-23"
 parts = st.one_of(
@@ -75,12 +76,24 @@ def _numbers(raws: list[bytes | None]) -> list[int]:
     return [number if isinstance(number, int) else -1 for number in numbers]
 
 
+METRICS = ["queries", "a\tb", "back\\slash", "new\nline", "é"]
+
 some_keys = st.builds(
     CounterKey,
     merchant_id=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=6),
     date=st.sampled_from([dt.date(2026, 11, 23), dt.date(2026, 11, 24)]),
-    metric_type=st.sampled_from(["queries", "a\tb", "back\\slash", "new\nline", "é"]),
+    metric_type=st.sampled_from(METRICS),
 )
+
+
+def _copied(key: CounterKey) -> list[bytes]:
+    """The columns of a key in COPY's text format, by the book: every special character escaped, one after the other."""
+    columns = []
+    for text in (key.merchant_id, str(key.date), key.metric_type):
+        for character, escape in (("\\", r"\\"), ("\t", r"\t"), ("\n", r"\n"), ("\r", r"\r")):
+            text = text.replace(character, escape)
+        columns.append(text.encode())
+    return columns
 
 
 @given(st.lists(some_keys, max_size=30), st.integers(1, 7))
@@ -89,12 +102,14 @@ def test_pages_of_a_batch_name_its_keys(keys: list[CounterKey], size: int) -> No
     for key in keys:
         census.add_all(key.date, key.metric_type, [key.merchant_id])
     for batch in census.batches((), 2):
-        expected = [build_key("usage", key) for key in batch.counter_keys()]
-        pages = list(batch_pages(batch, "usage", size))
-        assert [raw for page in pages for raw in page.raw_keys] == expected
-        assert [raw for some in raw_keys(batch, "usage") for raw in some] == expected
-        assert sum(page.dates.total() for page in pages) == len(expected)
-        assert all(len(page.raw_keys) == len(page.row_starts) == page.dates.total() < 2 * size for page in pages)
+        expected = {build_key("usage", key): b"\t".join(_copied(key)) + b"\t" for key in batch.counter_keys()}
+        pages = list(key_pages(batch.groups, "usage", size))
+        assert sorted(raw for page in pages for raw in page.raw_keys) == sorted(expected)
+        for page in pages:
+            assert page.row_starts() == [expected[raw] for raw in page.raw_keys]
+            assert page.dates == Counter(parse_key(raw, "usage").date for raw in page.raw_keys)  # type: ignore[union-attr]
+            assert len(page.raw_keys) < 2 * size
+        assert all(len(page.raw_keys) + len(METRICS) > size for page in pages[:-1])
         first, last = batch.range
         assert (first, last) == (batch.merchant_ids[0], batch.merchant_ids[-1])
         assert first.encode() == min(merchant.encode() for merchant in batch.merchant_ids)
@@ -103,8 +118,8 @@ def test_pages_of_a_batch_name_its_keys(keys: list[CounterKey], size: int) -> No
 
 def test_a_row_of_copy() -> None:
     batch = Batch((Group(dt.date(2026, 11, 23), ("a\tb", "c\\d"), ("new\nline", "car\rriage")),))
-    (page,) = batch_pages(batch, "usage")
-    assert copy_rows(page.row_starts, [b"1", None, b"3", b"4"]) == (
+    (page,) = key_pages(batch.groups, "usage")
+    assert copy_rows(page.row_starts(), [b"1", None, b"3", b"4"]) == (
         b"new\\nline\t2026-11-23\ta\\tb\t1\n"
         b"new\\nline\t2026-11-23\tc\\\\d\t\\N\n"
         b"car\\rriage\t2026-11-23\ta\\tb\t3\n"
