@@ -6,10 +6,12 @@ A batch names merchants, dates and metric types, never values: those are read wh
 from __future__ import annotations
 
 import datetime as dt
+from array import array
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import Any, Final, NamedTuple
 
 from include.usage.keys import CounterKey, shown
@@ -127,14 +129,18 @@ class Census:
             self._rare[key.date].setdefault(key.merchant_id, set()).add(key.metric_type)
         masks[key.merchant_id] = masks.get(key.merchant_id, 0) | (bit or 0)
 
-    def add_all(self, date: dt.date, metric_type: str, merchant_ids: Iterable[str]) -> None:
-        """Note keys of one date and metric type."""
-        masks, bit = self._masks[date], self._bit_of.get(metric_type)
-        for merchant in merchant_ids:
-            if bit is None:
-                self.add(CounterKey(merchant, date, metric_type))
-            else:
-                masks[merchant] = masks.get(merchant, 0) | bit
+    def add_all(self, date: dt.date, merchant_ids: Iterable[str], metric_types: Iterable[str]) -> None:
+        """Note keys of one date, in two columns."""
+        metric_types = list(metric_types)
+        bits = list(map(self._bit_of.get, metric_types))
+        if None in bits:  # a metric type for the first time, or one that has no bit
+            for merchant, metric in zip(merchant_ids, metric_types, strict=True):
+                self.add(CounterKey(merchant, date, metric))
+            return
+        masks = self._masks[date]
+        known = masks.get
+        for merchant, bit in zip(merchant_ids, bits, strict=True):
+            masks[merchant] = known(merchant, 0) | bit  # type: ignore[operator]  # none is None
 
     def key_count(self, date: dt.date) -> int:
         """Different keys of a date."""
@@ -154,7 +160,8 @@ class Census:
         live = frozenset(live_dates)
         metric_types = _Decoder(list(self._bit_of))
         batches = []
-        for merchants in deal(_Weighted(self, self._merchants()), at_most):
+        everyone = self._merchants()
+        for merchants in deal(everyone, self.weights(everyone), at_most):
             groups = tuple(
                 group for date in sorted(self._masks) for group in self._groups(date, merchants, metric_types)
             )
@@ -185,23 +192,6 @@ class Census:
             yield Group(date, metric_types[mask], tuple(alike))
 
 
-class _Weighted(Collection[tuple[str, int]]):
-    """Merchants and their weights, paired as they are asked for: 100 000 pairs would take 10 MB."""
-
-    def __init__(self, census: Census, merchants: Sequence[str]) -> None:
-        self._census = census
-        self._merchants = merchants
-
-    def __len__(self) -> int:
-        return len(self._merchants)
-
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        return zip(self._merchants, self._census.weights(self._merchants), strict=True)
-
-    def __contains__(self, pair: object) -> bool:
-        return any(pair == mine for mine in self)
-
-
 class _Decoder(dict[int, tuple[str, ...]]):
     """The metric types that a mask's bits stand for, worked out once a mask."""
 
@@ -218,28 +208,25 @@ def _bits(mask: int) -> Iterator[int]:
     return (i for i, digit in enumerate(reversed(f"{mask:b}")) if digit == "1")
 
 
-def deal(weighted: Collection[tuple[str, int]], at_most: int) -> list[list[str]]:
-    """Cut an ordered list of (merchant, keys) into runs of neighbours that weigh about the same.
+def deal(merchants: Sequence[str], weights: Iterable[int], at_most: int) -> list[Sequence[str]]:
+    """Cut an ordered list of merchants into runs of neighbours whose keys are about as many.
 
     Neighbours stay together because the table is in their order: two batches then never write the same
     index page. No batch weighs more than the average and its heaviest merchant.
     """
-    if len(weighted) <= at_most:
-        return [[merchant] for merchant, _ in weighted]
-    dealt: list[list[str]] = []
-    left = sum(weight for _, weight in weighted)
-    current: list[str] = []
-    load = 0
-    for i, (merchant, weight) in enumerate(weighted):
-        merchants_left, batches_left = len(weighted) - i, at_most - len(dealt)
-        # Close the batch when it would stray further from its fair share with this merchant than without,
+    if len(merchants) <= at_most:
+        return [[merchant] for merchant in merchants]
+    ends = array("q", accumulate(weights))
+    dealt: list[Sequence[str]] = []
+    start = dealt_weight = 0
+    for batches_left in range(at_most, 1, -1):
+        share = (ends[-1] - dealt_weight) / batches_left
+        # A batch ends before the merchant with whom it would stray further from its fair share than without,
         # or when every batch still to come needs one of the merchants left.
-        full = load + weight / 2 > left / batches_left or merchants_left < batches_left
-        if current and batches_left > 1 and full:
-            dealt.append(current)
-            left -= load
-            current, load = [], 0
-        current.append(merchant)
-        load += weight
-    dealt.append(current)
+        candidates = range(start + 1, len(merchants) - batches_left + 1)
+        within = bisect_right(candidates, dealt_weight + share, key=lambda i: (ends[i - 1] + ends[i]) / 2)
+        end = start + 1 + within
+        dealt.append(merchants[start:end])
+        start, dealt_weight = end, ends[end - 1]
+    dealt.append(merchants[start:])
     return dealt

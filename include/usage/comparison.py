@@ -34,8 +34,8 @@ class SideBySide:
         return self.rows == len(self.raws) and all_plain(self.raws) and self.text == self._told_by_redis()
 
     def unequal(self) -> list[int]:
-        """Which of the keys, by number, have no row, or one that is not what Redis has."""
-        if self.rows == len(self.raws) and None not in self.raws:
+        """Which of the keys, by number, have no row, or not what Redis has. A negative value equals nothing."""
+        if self.rows == len(self.raws) and None not in self.raws and b":-" not in self.text:
             # Usually the same names, and some other counters among them.
             ours, theirs = self._told_by_redis().split(b":"), self.text.split(b":")
             if len(ours) == len(theirs):
@@ -45,7 +45,7 @@ class SideBySide:
                 if [places[i] for i in chosen if i < len(places)] == differing:
                     return chosen
         pairs = zip(self._counters(), self.raws, strict=True)
-        return [i for i, (counter, raw) in enumerate(pairs) if counter is None or counter != raw]
+        return [i for i, (counter, raw) in enumerate(pairs) if counter is None or counter != raw or raw[:1] == b"-"]
 
     def _told_by_redis(self) -> bytes:
         """The text that PostgreSQL gives if it holds what Redis has."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import repeat
+from itertools import compress
 from typing import Any, NamedTuple
 
 from include.usage.dead_letters import DeadLetter, Reason
@@ -93,33 +92,72 @@ def parse_key(raw: bytes, prefix: str) -> CounterKey | DeadLetter:
     return CounterKey(raw_merchant.decode(), date, raw_metric.decode())
 
 
-def parse_page(raws: Sequence[bytes], prefix: str) -> dict[dt.date, dict[str, list[str]]] | None:
-    """Take a page of keys apart: merchant ids by date and metric type. None if any key needs a look of its own.
+class KeyColumns(NamedTuple):
+    """A page of keys, part by part: a column each, in the order of the keys."""
 
-    The same as `parse_key` for each, in a fraction of the time: most is one loop in C over the whole page, and no
-    container outlives its key, because a thousand of them would set the garbage collector going.
+    merchant_ids: list[str]
+    days: list[str]
+    metric_types: list[str]
+    #: The date that each of the days stands for.
+    dates: dict[str, dt.date]
+
+    def of(self, day: str) -> tuple[list[str], list[str]]:
+        """The merchant ids and metric types of one day."""
+        if len(self.dates) == 1:
+            return self.merchant_ids, self.metric_types
+        chosen = [other == day for other in self.days]
+        return list(compress(self.merchant_ids, chosen)), list(compress(self.metric_types, chosen))
+
+
+def parse_page(raws: Sequence[bytes], prefix: str) -> KeyColumns | None:
+    """Take a page of keys apart. None if any key needs a look of its own.
+
+    The same as `parse_key` for each, in a fraction of the time: nearly all is done for the whole page by loops in C.
     """
-    head = _head(prefix)
     # No part of a key this short can be too long.
-    if max(map(len, raws), default=0) > MAX_METRIC_TYPE_BYTES or b"\0" in b"".join(raws):
+    if max(map(len, raws), default=0) > MAX_METRIC_TYPE_BYTES:
         return None
-    if not all(map(bytes.startswith, raws, repeat(head))):
-        return None
-    starts_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     try:
-        for key in map(bytes.decode, raws):
-            start, day, metric = key.rsplit(":", 2)
-            starts_of[day, metric].append(start)
-    except ValueError:  # bytes that are no UTF-8, or a key in fewer parts
+        # Between two keys stands what no key can hold.
+        text = b":\0:".join(raws).decode()
+    except UnicodeDecodeError:
         return None
-    by_date: dict[dt.date, dict[str, list[str]]] = defaultdict(dict)
-    for (day, metric), starts in starts_of.items():
-        date = parse_date(day.encode())
-        merchants = [start[len(prefix) + 1 :] for start in starts]
-        if date is None or not metric or not all(merchants):
+    if text.count("\0") >= max(1, len(raws)):
+        return None
+    columns = _columns(text, len(raws), prefix) or _columns_with_colons(text, len(raws), prefix)
+    if columns is None or not all(map(all, columns)):
+        return None
+    merchant_ids, days, metric_types = columns
+    dates = {day: date for day in set(days) if (date := parse_date(day.encode())) is not None}
+    return KeyColumns(merchant_ids, days, metric_types, dates) if len(dates) == len(set(days)) else None
+
+
+def _columns(text: str, number: int, prefix: str) -> tuple[list[str], list[str], list[str]] | None:
+    """The columns of a page on which no merchant id holds a colon: then each key has as many parts."""
+    parts = text.split(":")
+    head = prefix.split(":")
+    width = len(head) + 4
+    if len(parts) != width * number - 1 or parts[width - 1 :: width].count("\0") != number - 1:
+        return None
+    if any(parts[i::width].count(part) != number for i, part in enumerate(head)):
+        return None
+    merchant_ids, days, metric_types = (parts[len(head) + i :: width] for i in range(3))
+    return merchant_ids, days, metric_types
+
+
+def _columns_with_colons(text: str, number: int, prefix: str) -> tuple[list[str], list[str], list[str]] | None:
+    merchant_ids: list[str] = []
+    days: list[str] = []
+    metric_types: list[str] = []
+    head = f"{prefix}:"
+    for key in text.split(":\0:") if number else ():
+        parts = key[len(head) :].rsplit(":", 2)
+        if len(parts) != 3 or not key.startswith(head):
             return None
-        by_date[date][metric] = merchants
-    return by_date
+        merchant_ids.append(parts[0])
+        days.append(parts[1])
+        metric_types.append(parts[2])
+    return merchant_ids, days, metric_types
 
 
 @lru_cache(maxsize=8)

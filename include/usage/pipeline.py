@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any, Final
 
 import psycopg
@@ -146,36 +147,51 @@ def scan(
     return Plan(run.run_id, tuple(scopes[date] for date in sorted(scopes)), dict(bad_by_date)), batches
 
 
+class _Wanted:
+    """Which keys a survey takes in. With clean-up on, dates past the retention join the scopes."""
+
+    def __init__(self, scopes: dict[dt.date, Scope], oldest: dt.date) -> None:
+        self._scopes = scopes
+        self._oldest = oldest
+        self._merchants = {date: s.merchant_ids and frozenset(s.merchant_ids) for date, s in scopes.items()}
+
+    def __contains__(self, date: dt.date) -> bool:
+        """Whether any keys of a date are wanted."""
+        if date < self._oldest and date not in self._scopes:
+            # Clean-up deletes nothing unproven: what it may delete is aggregated and verified first.
+            self._scopes[date], self._merchants[date] = Scope(date, settled=True), None
+        return date in self._merchants
+
+    def among(self, date: dt.date, merchant_ids: list[str], metric_types: list[str]) -> tuple[list[str], list[str]]:
+        """Those keys, given in columns, that are wanted of a date of which any are."""
+        asked = self._merchants[date]
+        if asked is None:
+            return merchant_ids, metric_types
+        chosen = [merchant in asked for merchant in merchant_ids]
+        return list(compress(merchant_ids, chosen)), list(compress(metric_types, chosen))
+
+
 def take_survey(client: RedisClient, scopes: dict[dt.date, Scope], run: Run, settings: Settings) -> Survey:
     """Scan Redis once and sort its keys. With clean-up on, dates past the retention join the scopes."""
     survey = Survey(scopes)
-    wanted = {date: None if s.merchant_ids is None else set(s.merchant_ids) for date, s in scopes.items()}
     today = local_date(run.now, settings)
     cleaning = settings.delete_stale_keys and run.merchant_ids is None
-    oldest = oldest_kept(today, settings) if cleaning else dt.date.min
-
-    def note(date: dt.date, metric: str, merchants: Iterable[str]) -> None:
-        if date < oldest and date not in scopes:
-            # Clean-up deletes nothing unproven: what it may delete is aggregated and verified first.
-            scopes[date], wanted[date] = Scope(date, settled=True), None
-        if date in wanted:
-            asked = wanted[date]
-            survey.census.add_all(date, metric, merchants if asked is None else filter(asked.__contains__, merchants))
-
+    wanted = _Wanted(scopes, oldest_kept(today, settings) if cleaning else dt.date.min)
     for page in scan_pages(client, settings.key_prefix, settings.scan_count):
         survey.scanned += len(page)
-        by_date = parse_page(page, settings.key_prefix)
-        if by_date is not None and max(by_date, default=today) <= today:
-            for date, by_metric in by_date.items():
-                for metric, merchants in by_metric.items():
-                    note(date, metric, merchants)
+        columns = parse_page(page, settings.key_prefix)
+        if columns is not None and max(columns.dates.values(), default=today) <= today:
+            for day, date in columns.dates.items():
+                if date in wanted:
+                    survey.census.add_all(date, *wanted.among(date, *columns.of(day)))
             continue
         for raw in page:
             parsed = _parse(raw, settings.key_prefix, today)
-            if isinstance(parsed, CounterKey):
-                note(parsed.date, parsed.metric_type, [parsed.merchant_id])
-            else:
+            if not isinstance(parsed, CounterKey):
                 survey.add_bad(parsed)
+            elif parsed.date in wanted:
+                merchants, metrics = [parsed.merchant_id], [parsed.metric_type]
+                survey.census.add_all(parsed.date, *wanted.among(parsed.date, merchants, metrics))
     return survey
 
 

@@ -63,12 +63,11 @@ def test_order_of_the_scan_does_not_matter(keys: list[CounterKey], order: list[i
 
 @given(st.lists(st.integers(1, 1000), max_size=200), st.integers(1, 40))
 def test_deal_is_exact_in_number_and_balanced(weights: list[int], at_most: int) -> None:
-    weighted = [(f"m{i:04}", weight) for i, weight in enumerate(weights)]
-    dealt = deal(weighted, at_most)
+    weight_of = {f"m{i:04}": weight for i, weight in enumerate(weights)}
+    dealt = deal(list(weight_of), weights, at_most)
     assert len(dealt) == min(len(weights), at_most)
     assert all(dealt)
-    assert [merchant for batch in dealt for merchant in batch] == [merchant for merchant, _ in weighted]
-    weight_of = dict(weighted)
+    assert [merchant for batch in dealt for merchant in batch] == list(weight_of)
     heaviest = max((sum(weight_of[merchant] for merchant in batch) for batch in dealt), default=0)
     assert heaviest <= sum(weights) / at_most + max(weights, default=0) or len(weights) <= at_most
 

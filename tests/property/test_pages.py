@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter, defaultdict
+from collections import Counter
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -35,20 +35,28 @@ good_keys = st.builds(lambda merchant, metric: f"usage:{merchant}:{DAY}:{metric}
 @example([b"usage:a:2026-11-23:q\n"], [], "usage")
 @example([b"usage:a:2026-11-23:q"], [b""], "usage")
 @example([b"usage:a\r:2026-11-23:q\x85"], [], "usage")
+@example([b"usage:a:2026-11-23:q", b"usage:b:2026-11-24:q", b"usage:c:2026-11-23:r"], [], "usage")
+# Parts that would be good if keys were parted elsewhere.
+@example([], [b"usage:a:2026-11-23:b:usage", b"x:2026-11-24:c"], "usage")
+@example([], [b"usage:a:2026-11-23:b:\0:usage:c:2026-11-24:d"], "usage")
+@example([b"usage:a:2026-11-23:q"], [b"usage:a:2026-11-23:b:2026-11-24", b"usage:2026-11-23:c"], "usage")
 def test_a_page_of_keys(good: list[bytes], hostile: list[bytes], prefix: str) -> None:
     page = good + hostile
     at_once = parse_page(page, prefix)
-    one_by_one: dict[dt.date, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for raw in page:
-        key = parse_key(raw, prefix)
-        if not isinstance(key, CounterKey):
-            assert at_once is None
-            return
-        one_by_one[key.date][key.metric_type].append(key.merchant_id)
-    # It may step aside for a good key (a long one), and if it does not it is right.
-    assert at_once is None or at_once == one_by_one
+    one_by_one = [parse_key(raw, prefix) for raw in page]
+    if not all(isinstance(key, CounterKey) for key in one_by_one):
+        assert at_once is None
+        return
     if not hostile and prefix == "usage":
         assert at_once is not None
+    # It may step aside for a good key (a long one), and if it does not it is right.
+    if at_once is not None:
+        merchants, days, metrics, dates = at_once
+        parted = zip(merchants, map(dates.get, days), metrics, strict=True)
+        assert list(parted) == one_by_one
+        for day, date in dates.items():
+            of_day = [(key.merchant_id, key.metric_type) for key in one_by_one if key.date == date]  # type: ignore[union-attr]
+            assert list(zip(*at_once.of(day), strict=True)) == of_day
 
 
 values = st.one_of(
@@ -100,7 +108,7 @@ def _copied(key: CounterKey) -> list[bytes]:
 def test_pages_of_a_batch_name_its_keys(keys: list[CounterKey], size: int) -> None:
     census = Census()
     for key in keys:
-        census.add_all(key.date, key.metric_type, [key.merchant_id])
+        census.add_all(key.date, [key.merchant_id], [key.metric_type])
     for batch in census.batches((), 2):
         expected = {build_key("usage", key): b"\t".join(_copied(key)) + b"\t" for key in batch.counter_keys()}
         pages = list(key_pages(batch.groups, "usage", size))

@@ -30,10 +30,10 @@ def batch_of(*merchants: str, metrics: tuple[str, ...] = ("queries",)) -> Batch:
     ],
 )
 def test_deal(weights: list[int], at_most: int, dealt: list[int]) -> None:
-    weighted = [(f"m{i:03}", weight) for i, weight in enumerate(weights)]
-    batches = deal(weighted, at_most)
+    merchants = [f"m{i:03}" for i in range(len(weights))]
+    batches = deal(merchants, weights, at_most)
     assert [len(batch) for batch in batches] == dealt
-    assert [merchant for batch in batches for merchant in batch] == [merchant for merchant, _ in weighted]
+    assert [merchant for batch in batches for merchant in batch] == merchants
 
 
 def test_census_takes_a_key_once() -> None:
