@@ -18,6 +18,8 @@ from include.usage.keys import CounterKey, shown
 
 # Metric types told apart by bits: far more than an API counts, and 64 bytes a merchant at most.
 MAX_BITS: Final = 512
+# Sets of metric types of which one object is kept for all merchants: all that ten metric types can be combined to.
+MAX_SHARED: Final = 1024
 
 
 class Group(NamedTuple):
@@ -116,6 +118,8 @@ class Census:
     def __init__(self) -> None:
         #: Each metric type's bit, in the order of their bits.
         self._bit_of: dict[str, int] = {}
+        #: One object for each set of bits, shared by the merchants that have it.
+        self._shared = _Shared()
         self._masks: dict[dt.date, dict[str, int]] = defaultdict(dict)
         self._rare: dict[dt.date, dict[str, set[str]]] = defaultdict(dict)
 
@@ -138,9 +142,9 @@ class Census:
                 self.add(CounterKey(merchant, date, metric))
             return
         masks = self._masks[date]
-        known = masks.get
+        known, shared = masks.get, self._shared
         for merchant, bit in zip(merchant_ids, bits, strict=True):
-            masks[merchant] = known(merchant, 0) | bit  # type: ignore[operator]  # none is None
+            masks[merchant] = shared[known(merchant, 0) | bit]  # type: ignore[operator]  # none is None
 
     def key_count(self, date: dt.date) -> int:
         """Different keys of a date."""
@@ -190,6 +194,16 @@ class Census:
                 sharing[masks[merchant]].append(merchant)
         for mask, alike in sharing.items():
             yield Group(date, metric_types[mask], tuple(alike))
+
+
+class _Shared(dict[int, int]):
+    """Keeps the first of equal integers, and forgets all of them before they are too many."""
+
+    def __missing__(self, number: int) -> int:
+        if len(self) >= MAX_SHARED:
+            self.clear()
+        self[number] = number
+        return number
 
 
 class _Decoder(dict[int, tuple[str, ...]]):

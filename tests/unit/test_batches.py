@@ -115,3 +115,14 @@ def test_halves_are_the_whole() -> None:
     assert (first.merchant_ids, second.merchant_ids) == (["a", "b"], ["c", "d", "e"])
     assert sorted([*first.counter_keys(), *second.counter_keys()]) == sorted(whole.counter_keys())
     assert first.live_dates == second.live_dates == whole.live_dates
+
+
+def test_merchants_with_the_same_metrics_share_memory_and_others_take_no_more() -> None:
+    """Whatever the order: sets on the way to a merchant's own are not kept."""
+    census = Census()
+    for number in range(2000):
+        # 41 is a prime, so each merchant has all of them, in one of 1640 orders.
+        for i in range(41):
+            census.add_all(YESTERDAY, [f"m{number:04}"], [f"metric_{(number + i * (number % 40 + 1)) % 41}"])
+    assert len(census._shared) <= 1024
+    assert len({id(mask) for mask in census._masks[YESTERDAY].values()}) < 200
