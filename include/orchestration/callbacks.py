@@ -89,6 +89,7 @@ def notify_late(dag_run: Mapping[str, Any]) -> None:
             moment("data_interval_start"),
             moment("data_interval_end"),
             str(dag_run["state"]),
+            moment("run_after"),
         ),
         load_settings(),
         clock.now(),

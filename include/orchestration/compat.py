@@ -64,6 +64,11 @@ def task_lateness(settings: Settings) -> TaskLateness:
     return {} if AIRFLOW_V_3_0_PLUS else {"sla": dt.timedelta(seconds=settings.deadline_seconds)}
 
 
+def asked_at(dag_run: Any) -> dt.datetime | None:
+    """When a run by hand was asked for, however often it has been cleared since; None if that is not known."""
+    return getattr(dag_run, "run_after" if AIRFLOW_V_3_0_PLUS else "logical_date", None)
+
+
 def run_url(dag_id: str, run_id: str) -> str:
     """The address of a run in the UI."""
     from airflow.providers.common.compat.sdk import conf

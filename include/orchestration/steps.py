@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Con
 
 from include.orchestration import metrics
 from include.orchestration.alerts.notes import failure_noted
-from include.orchestration.compat import set_up_logging
+from include.orchestration.compat import asked_at, set_up_logging
 from include.orchestration.connections import airflow_errors, usage_postgres, usage_redis
 from include.orchestration.notes import NOTE_KEY, describe_dates, told_verdict
 from include.usage import clock, ledger, pipeline, schema
@@ -46,7 +46,7 @@ PARAM_NAMES: Final = ("from_date", "to_date", "merchant_ids", "dry_run")
 
 
 def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run:
-    """What this DAG run is asked to do: its Params if they name dates, else its data interval, else yesterday.
+    """What this DAG run is asked to do: its Params if they name dates, else its data interval, else the day before it.
 
     Raises:
         SettingsError: a Param that cannot be used.
@@ -63,7 +63,7 @@ def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run
     if by_interval and start is not None:
         dates = dates_of_interval(start, now, settings)
     else:
-        dates = dates_of_range(from_date, to_date, now, settings)
+        dates = dates_of_range(from_date, to_date, now, settings, asked_at=asked_at(dag_run))
     return Run(dag_run.run_id, run_type, tuple(dates), now, _merchants(params.get("merchant_ids")))
 
 

@@ -95,18 +95,20 @@ def dates_of_range(
     now: dt.datetime,
     settings: Settings,
     names: tuple[str, str] = ("from_date", "to_date"),
+    asked_at: dt.datetime | None = None,
 ) -> list[dt.date]:
     """The dates from one day to another, both included. Both empty: yesterday. One empty: the other.
 
     Args:
         names: what the two are called where they were given.
+        asked_at: whose yesterday is meant, if not now's: what was asked for days ago means the same day still.
 
     Raises:
         SettingsError: for what is no date, a day to come, or a range that ends before it begins or takes over a year.
     """
     today = local_date(now, settings)
     if not from_date and not to_date:
-        return [today - dt.timedelta(days=1)]
+        return [local_date(min(asked_at or now, now), settings) - dt.timedelta(days=1)]
     # The one that is empty is the other, by its name too.
     first_name, last_name = names[0] if from_date else names[1], names[1] if to_date else names[0]
     first = parse_day(first_name, from_date or to_date or "")

@@ -20,7 +20,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     from airflow.utils.session import create_session
 
     from include.orchestration.compat import pushed_text
-    from tests.dags.versions import dag_bag, end_metrics, made_scheduled, named_last, start_metrics
+    from tests.dags.versions import dag_bag, end_metrics, made_scheduled, named_last, start_metrics, triggered
 
     for name in [name for name in os.environ if name.startswith(OF_A_REQUEST)]:
         del os.environ[name]
@@ -42,7 +42,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         made_scheduled(request["scheduled"]) if request["scheduled"] else nullcontext(),
         named_last(request["last"]) if request["last"] else nullcontext(),
     ):
-        ended = dag.test(run_conf=request["conf"])
+        ended = dag.test(run_conf=request["conf"], **triggered(request["at"]))
     end_metrics()
     with create_session() as session:
         mapped_over = pushed_text(session, ended, "scan_usage", "return_value")

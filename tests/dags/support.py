@@ -64,6 +64,7 @@ class Runner:
         conf: dict[str, Any] | None,
         *,
         scheduled: str | None,
+        at: str | None,
         no_retries: bool,
         last: str | None,
     ) -> Ended:
@@ -75,6 +76,7 @@ class Runner:
             "environ": environ,
             "conf": conf,
             "scheduled": scheduled,
+            "at": at,
             "no_retries": no_retries,
             "last": last,
         }
@@ -100,6 +102,7 @@ class Dag:
         conf: dict[str, Any] | None = None,
         *,
         scheduled: str | None = None,
+        at: str | None = None,
         no_retries: bool = False,
         without: str | None = None,
         last: str | None = None,
@@ -108,12 +111,16 @@ class Dag:
         """Run it.
 
         Args:
+            scheduled: the start of its interval, if it is the scheduler's.
+            at: when it was triggered, if that was not just now.
             without: a connection that is not there.
             last: the task that Airflow's database names last, of those of a run.
             environ: more variables.
         """
         connections = {name: value for name, value in self.connections.items() if name != without}
-        return self.runner.run({**connections, **environ}, conf, scheduled=scheduled, no_retries=no_retries, last=last)
+        return self.runner.run(
+            {**connections, **environ}, conf, scheduled=scheduled, at=at, no_retries=no_retries, last=last
+        )
 
 
 def refuse_our_names(name: str) -> str:

@@ -438,6 +438,17 @@ def test_late_is_who_keeps_people_waiting(
     assert b"Run newest is still running after more than 300 s. No run was verified yet." in message[1]
 
 
+def test_a_late_run_without_params_is_told_with_the_day_before_it_was_triggered(
+    receiver: Receiver, database: object, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert database
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    triggered = dt.datetime.combine(DAY + dt.timedelta(days=1), dt.time(23, 59), dt.UTC)
+    run = {"run_type": "manual", "state": "running", "conf": {}, "run_after": triggered.isoformat()}
+    callbacks.notify_late({"dag_run_id": "by hand", **run})
+    assert titles(receiver) == [f"Usage run is late: {DAY}"]
+
+
 def test_the_memory_is_shared_with_what_postgresql_has(
     database: object, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +474,14 @@ def test_a_failed_scan_is_told_whichever_task_the_database_names_last(
     ((_, body),) = receiver.messages
     assert ended.run_id.encode() in body
     assert usage.conn.execute("SELECT run_id FROM usage_alert").fetchall() == [(ended.run_id,)]
+
+
+def test_a_failed_run_without_params_is_told_with_the_day_that_it_was_to_take(dag: Dag, receiver: Receiver) -> None:
+    triggered = dt.datetime.combine(DAY + dt.timedelta(days=1), dt.time(12), dt.UTC).isoformat()
+    slack_connection = connection(receiver.port)
+    ended = dag.run(at=triggered, without="AIRFLOW_CONN_USAGE_REDIS", AIRFLOW_CONN_USAGE_SLACK=slack_connection)
+    assert ended.state == "failed"
+    assert titles(receiver) == [f"Usage run failed: {DAY}"]
 
 
 def test_slack_being_down_changes_no_runs_result(dag: Dag, usage: Usage) -> None:

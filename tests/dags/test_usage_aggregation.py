@@ -49,6 +49,18 @@ def test_run_without_params_takes_yesterday(dag: Dag, usage: Usage) -> None:
     assert ended.states["verify_usage"] == ["skipped"], "nothing in Redis, nothing proven"
 
 
+def test_run_without_params_takes_the_day_before_it_was_triggered_however_late_it_runs(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    triggered = dt.datetime.combine(DAY + dt.timedelta(days=1), dt.time(10), dt.UTC)
+    ended = dag.run(at=triggered.isoformat())
+    assert ended.state == "success"
+    assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
+    assert usage.rows() == COUNTERS
+    # What its Params name, it takes literally.
+    named = dag.run({"from_date": str(TODAY)}, at=(triggered + dt.timedelta(hours=1)).isoformat())
+    assert list(usage.ledger(named.run_id)) == [TODAY]
+
+
 def test_run_of_some_merchants(dag: Dag, usage: Usage) -> None:
     usage.write(COUNTERS)
     ended = dag.run({**CONF, "merchant_ids": ["a:b:c"]})

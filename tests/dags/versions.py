@@ -31,6 +31,11 @@ def dag_bag(folder: str | Path) -> Any:
     return DagBagOf2(folder, include_examples=False)
 
 
+def triggered(at: str | None) -> dict[str, dt.datetime]:
+    """What makes dag.test() run what was triggered at this moment, instead of now."""
+    return {"run_after" if AIRFLOW_3 else "execution_date": dt.datetime.fromisoformat(at)} if at else {}
+
+
 @contextmanager
 def made_scheduled(start: str) -> Iterator[None]:
     """What dag.test() makes meanwhile is a run of the scheduler, of the hour from this moment on."""

@@ -185,6 +185,20 @@ def test_yesterday_is_that_of_the_time_zone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "dates"),
+    [
+        pytest.param("2026-11-20T00:30", days("2026-11-19"), id="days ago"),
+        pytest.param("2026-11-19T23:30", days("2026-11-19"), id="a day by the time zone"),
+        pytest.param("2026-11-30T00:30", days("2026-11-23"), id="to come"),
+        pytest.param(None, days("2026-11-23"), id="unknown"),
+    ],
+)
+def test_yesterday_is_that_of_whoever_asked(asked: str | None, dates: list[dt.date]) -> None:
+    moment = utc(asked) if asked else None
+    assert dates_of_range(None, None, NOW, settings(timezone=BERLIN), asked_at=moment) == dates
+
+
+@pytest.mark.parametrize(
     ("first", "last", "told"),
     [
         pytest.param("2026-11-02", "2026-11-01", "to_date=2026-11-01 lies before from_date=2026-11-02", id="backwards"),

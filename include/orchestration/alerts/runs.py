@@ -12,7 +12,7 @@ import psycopg
 from psycopg import Connection
 
 from include.orchestration.alerts import notes
-from include.orchestration.compat import run_url
+from include.orchestration.compat import asked_at, run_url
 from include.usage import ledger
 from include.usage.alerts.alert import Alert, Damage, Kind, told_dates
 from include.usage.alerts.register import Entry
@@ -39,6 +39,7 @@ class DagRunFacts:
     interval_start: dt.datetime | None
     interval_end: dt.datetime | None
     state: str = ""
+    asked_at: dt.datetime | None = None
 
     @classmethod
     def of(cls, dag_run: Any, run_id: str) -> DagRunFacts:
@@ -50,6 +51,7 @@ class DagRunFacts:
             getattr(dag_run, "conf", None) or {},
             getattr(dag_run, "data_interval_start", None),
             getattr(dag_run, "data_interval_end", None),
+            asked_at=asked_at(dag_run),
         )
 
     def dates(self, settings: Settings, now: dt.datetime) -> tuple[dt.date, ...]:
@@ -58,7 +60,7 @@ class DagRunFacts:
         if self.run_type in {SCHEDULED, BACKFILL} and self.interval_start and not (from_date or to_date):
             return tuple(dates_of_interval(self.interval_start, now, settings))
         try:
-            return tuple(dates_of_range(from_date, to_date, now, settings))
+            return tuple(dates_of_range(from_date, to_date, now, settings, asked_at=self.asked_at))
         except (SettingsError, TypeError):
             return ()
 
