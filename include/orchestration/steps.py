@@ -23,7 +23,7 @@ from include.usage.keys import CounterKey, shown, why_no_merchant_id
 from include.usage.ledger import DateVerdict
 from include.usage.log import Log
 from include.usage.pipeline import Plan, Run
-from include.usage.report import describe
+from include.usage.report import describe, describe_preview
 from include.usage.settings import Settings
 from include.usage.store import BatchResult
 from include.usage.verification import Proof
@@ -99,9 +99,11 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 log.info(f"Nothing to do for {told}: sealed", dates=told)
             elif context["params"].get("dry_run"):
                 proof = pipeline.preview(client, conn, run, settings)
-                log.info(describe(proof))
-                would = proof.failing_count
-                plan, batches = {"nothing_to_do": f"this was a dry run; {would:,} counter(s) would be stored"}, []
+                log.info(describe_preview(proof))
+                told = f"this was a dry run; {proof.failing_count:,} counter(s) would be stored"
+                if proof.regressed_count:
+                    told += f", {proof.regressed_count:,} went backwards"
+                plan, batches = {"nothing_to_do": told}, []
             else:
                 with metrics.phase("scan"):
                     scanned, batches = pipeline.scan(client, conn, run, settings)

@@ -25,9 +25,9 @@ from include.usage.ledger import DateVerdict
 from include.usage.log import Log
 from include.usage.queries import query
 from include.usage.reading import Reader, ReaderAhead
-from include.usage.settings import Settings
+from include.usage.settings import OnRegression, Settings
 from include.usage.store import BatchResult, store_batch, totals_by_date
-from include.usage.verification import Proof, verify
+from include.usage.verification import Proof, Verdict, verify
 
 log = Log(__name__)
 
@@ -399,12 +399,49 @@ def preview(client: RedisClient, conn: Connection, run: Run, settings: Settings)
     proof = verify(
         client, conn, scopes, batches, BatchResult(), run.run_id, settings.key_prefix, flag_regressions=False
     )
-    _tell(proof)
-    for difference in proof.failing:
-        log.info(f"Would store: {difference}")
-    for letter in survey.bad.values():
-        log.info(f"Would be a dead letter: {letter.redis_key!r} ({letter.reason}: {letter.detail})")
+    _tell_preview(proof, survey, carry=settings.on_regression is OnRegression.CARRY)
     return proof
+
+
+def _tell_preview(proof: Proof, survey: Survey, *, carry: bool) -> None:
+    """What a run would do. It passes no verdict: what is not stored yet is no mismatch."""
+    for report in proof.reports:
+        numbers = {
+            "would_store": report.keys.get(Verdict.MISSING, 0) + report.keys.get(Verdict.BEHIND, 0),
+            "unchanged": report.keys.get(Verdict.MATCH, 0),
+            "regressed": report.keys.get(Verdict.REGRESSED, 0),
+            "expired": report.keys.get(Verdict.EXPIRED, 0),
+        }
+        log.info(
+            f"{report.date}: {numbers['would_store']:,} counter(s) would be stored, "
+            f"{numbers['unchanged']:,} unchanged, {numbers['regressed']:,} went backwards, "
+            f"{numbers['expired']:,} expired: Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,}",
+            date=str(report.date),
+            **numbers,
+            redis_total=report.redis_total,
+            postgres_total=report.postgres_total,
+        )
+    stay = " (would be carried on from what is stored)" if carry else " (would stay as stored)"
+    letters = [f"{letter.redis_key!r} ({letter.reason}: {letter.detail})" for letter in survey.bad.values()]
+    _tell_each("Would store", proof.failing, proof.failing_count)
+    _tell_each("Went backwards", proof.regressed, proof.regressed_count)
+    _tell_each("Would be a dead letter", letters, len(letters) + survey.bad_left_out)
+    bad = len(letters) + survey.bad_left_out + sum(report.bad_values for report in proof.reports)
+    log.info(
+        f"Dry run, nothing was written: {proof.failing_count:,} counter(s) would be stored, {proof.regressed_count:,} "
+        f"went backwards{stay if proof.regressed_count else ''}, {bad:,} key(s) cannot be counted",
+        would_store=proof.failing_count,
+        regressed=proof.regressed_count,
+        dead_letters=bad,
+    )
+
+
+def _tell_each(what: str, found: Sequence[object], count: int) -> None:
+    """A line each, and how many more there are."""
+    for each in found:
+        log.info(f"{what}: {each}")
+    if count > len(found):
+        log.info(f"{what}: and {count - len(found):,} more")
 
 
 def compare(client: RedisClient, conn: Connection, run: Run, settings: Settings) -> Proof:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from include.usage.keys import shown
 from include.usage.text import escape
-from include.usage.verification import Proof
+from include.usage.verification import Proof, Verdict
 
 # Wide enough for the totals of a billion, narrow enough for the log view without scrolling.
 WIDTH = 140
@@ -56,6 +56,34 @@ def describe(proof: Proof, width: int = WIDTH) -> str:
         width,
     )
     return "\n".join([dates, *describe_merchants(proof, width)])
+
+
+def describe_preview(proof: Proof, width: int = WIDTH) -> str:
+    """What a run would do to each date, and the merchants."""
+    dates = render(
+        "Dry run: nothing was written",
+        ("date", "Redis", "PostgreSQL", "would store", "unchanged", "went backwards", "expired", "no counters"),
+        (
+            (
+                report.date,
+                report.redis_total,
+                report.postgres_total,
+                *(sum(report.keys.get(verdict, 0) for verdict in column) for column in _PREVIEW_COLUMNS),
+                report.bad_values,
+            )
+            for report in proof.reports
+        ),
+        width,
+    )
+    return "\n".join([dates, *describe_merchants(proof, width)])
+
+
+_PREVIEW_COLUMNS = (
+    (Verdict.MISSING, Verdict.BEHIND),
+    (Verdict.MATCH,),
+    (Verdict.REGRESSED,),
+    (Verdict.EXPIRED,),
+)
 
 
 def describe_merchants(proof: Proof, width: int = WIDTH) -> list[str]:

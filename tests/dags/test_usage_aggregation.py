@@ -90,6 +90,13 @@ def test_dry_run_writes_nothing(dag: Dag, usage: Usage) -> None:
     assert usage.everything() == before
     assert ended.log.count("Would store: ") == len(COUNTERS)
     assert f"Nothing to verify: this was a dry run; {len(COUNTERS)} counter(s) would be stored." in ended.log
+    assert "Dry run: nothing was written" in ended.log
+    assert "mismatch" not in ended.log, "it passes no verdict"
+
+    dag.run(CONF)
+    usage.client.decr(raw(key("acme", DAY)))
+    told = "Nothing to verify: this was a dry run; 0 counter(s) would be stored, 1 went backwards."
+    assert told in dag.run({**CONF, "dry_run": True}).log
 
 
 def test_scheduled_run_of_sealed_dates_does_no_work(dag: Dag, usage: Usage) -> None:

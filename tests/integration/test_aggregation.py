@@ -6,9 +6,10 @@ import datetime as dt
 
 import pytest
 
-from include.usage import ledger, pipeline, store
+from include.usage import ledger, pipeline, store, verification
 from include.usage.dates import Scope
 from include.usage.pipeline import Run, preview
+from include.usage.settings import OnRegression
 from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
 
 TWO_DAYS_AGO = YESTERDAY - dt.timedelta(days=1)
@@ -236,8 +237,40 @@ def test_dry_run_writes_nothing_at_all(usage: Usage, logged: list[str]) -> None:
     }
     assert proof.reports[0].keys == {"match": 1, "behind": 1, "missing": 1, "regressed": 1, "expired": 1}
     told = "\n".join(logged)
-    assert "Redis has 6, PostgreSQL has 5" in told
+    assert "mismatch" not in told, "a dry run passes no verdict"
+    assert f"{YESTERDAY}: 2 counter(s) would be stored, 1 unchanged, 1 went backwards, 1 expired: " in told
+    assert f"Would store: {key('acme')}: Redis has 6, PostgreSQL has 5 (behind)" in logged
+    assert f"Went backwards: {key('lower')}: Redis has 3, PostgreSQL has 9 (regressed)" in logged
     assert "Would be a dead letter: b'usage:malformed'" in told
+    assert logged[-1] == (
+        "Dry run, nothing was written: 2 counter(s) would be stored, 1 went backwards (would stay as stored), "
+        "2 key(s) cannot be counted"
+    )
+
+
+def test_dry_run_says_how_many_more_there_are_than_it_lists(
+    usage: Usage, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "MAX_DIFFERENCES_KEPT", 2)
+    monkeypatch.setattr(pipeline, "MAX_DEAD_LETTERS_A_SCAN", 2)
+    usage.write({key(f"lower{n}"): 9 for n in range(5)})
+    usage.aggregate()
+    usage.write({key(f"lower{n}"): 3 for n in range(5)} | {key(f"new{n}"): 1 for n in range(6)})
+    usage.client.mset({f"usage:malformed{n}": 1 for n in range(7)})
+    run = Run("dry", "manual", (YESTERDAY,), NOW)
+    preview(usage.client, usage.conn, run, settings(on_regression=OnRegression.CARRY))
+    for line, more in (
+        ("Would store: ", "and 4 more"),
+        ("Went backwards: ", "and 3 more"),
+        ("Would be a dead letter: ", "and 5 more"),
+    ):
+        told = [each.removeprefix(line) for each in logged if each.startswith(line)]
+        assert len(told) == 3
+        assert told[-1] == more
+    assert logged[-1] == (
+        "Dry run, nothing was written: 6 counter(s) would be stored, 5 went backwards (would be carried on from what "
+        "is stored), 7 key(s) cannot be counted"
+    )
 
 
 def test_dry_run_of_a_live_date_tells_what_is_not_stored_yet(usage: Usage) -> None:

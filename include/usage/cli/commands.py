@@ -7,7 +7,7 @@ import base64
 from typing import Any
 
 from include.usage import clock, dead_letters, ledger, pipeline, schema
-from include.usage.cli.comparison import as_document, mismatches, tell_comparison, tell_preview
+from include.usage.cli.comparison import as_document, mismatches, tell_comparison
 from include.usage.cli.output import complain, progress, say, say_json, width
 from include.usage.cli.parser import PROGRAM
 from include.usage.cli.requests import requested_run
@@ -17,7 +17,7 @@ from include.usage.dead_letters import Reason
 from include.usage.errors import RunIncomplete, SettingsError, UpsertFailed, UsageMismatch
 from include.usage.ledger import DateVerdict
 from include.usage.pipeline import Run
-from include.usage.report import describe, describe_letters
+from include.usage.report import describe, describe_letters, describe_preview
 from include.usage.resolution import Decision, decide
 from include.usage.settings import Settings, load_settings
 
@@ -69,7 +69,7 @@ def _preview(options: argparse.Namespace, run: Run, settings: Settings) -> int:
             del date["verdict"], date["settled"]  # a dry run passes no verdict
         say_json({"dry_run": True, **document})
     else:
-        say(tell_preview(proof))
+        say(describe_preview(proof, width()))
     return 0
 
 

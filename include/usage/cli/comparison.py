@@ -1,4 +1,4 @@
-"""Tells what comparing Redis with PostgreSQL found: for `verify`, `status --live` and a dry run."""
+"""Tells what comparing Redis with PostgreSQL found: for `verify`, `status --live` and, to programs, a dry run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from include.usage.cli.output import width
 from include.usage.errors import UsageMismatch
 from include.usage.ledger import DateReport, DateVerdict
 from include.usage.report import describe_merchants, render
-from include.usage.verification import Difference, Proof, Verdict
+from include.usage.verification import Difference, Proof
 
 
 def mismatches(reports: Iterable[DateReport]) -> list[str]:
@@ -37,33 +37,6 @@ def tell_comparison(proof: Proof) -> str:
         width(),
     )
     return "\n".join([dates, *describe_merchants(proof, width()), *_told_differences(proof)])
-
-
-def tell_preview(proof: Proof) -> str:
-    """What a run would do to each date."""
-    return render(
-        "Dry run: nothing was written",
-        ("date", "Redis", "PostgreSQL", "would store", "unchanged", "went backwards", "expired", "no counters"),
-        (
-            (
-                report.date,
-                report.redis_total,
-                report.postgres_total,
-                *(sum(report.keys.get(verdict, 0) for verdict in column) for column in _PREVIEW_COLUMNS),
-                report.bad_values,
-            )
-            for report in proof.reports
-        ),
-        width(),
-    )
-
-
-_PREVIEW_COLUMNS = (
-    (Verdict.MISSING, Verdict.BEHIND),
-    (Verdict.MATCH,),
-    (Verdict.REGRESSED,),
-    (Verdict.EXPIRED,),
-)
 
 
 def as_document(proof: Proof) -> dict[str, Any]:
