@@ -134,8 +134,8 @@ def set_up_logging() -> None:
         send_to(to_structlog)
 
 
-def pushed_text(session: Session, dag_run: Any, task_id: str, key: str) -> str | None:
-    """The text that a task of this run pushed, if it did. For the scheduler only: tasks have `xcom_pull`."""
+def pushed(session: Session, dag_run: Any, task_id: str, key: str) -> Any:
+    """What a task of this run pushed; None if nothing. For the scheduler only: tasks have `xcom_pull`."""
     from airflow.models import xcom
     from sqlalchemy import select
 

@@ -1,7 +1,7 @@
 """The note of a run in the UI: its verdicts and totals at a glance, without opening a log.
 
 verify_usage leaves the text in XCom, also when it fails; the scheduler, which alone may write notes, makes it the
-run's note when the run ends.
+run's note when the run ends. Of a run that did not come so far the note is its first error.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy.orm import object_session
+from sqlalchemy.orm import Session, object_session
 
-from include.orchestration.compat import pushed_text
+from include.orchestration.alerts.notes import FAILURE_KEY, TASK_IDS
+from include.orchestration.compat import pushed
 from include.usage.ledger import DateReport, DateVerdict
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,16 @@ def describe_dates(reports: Sequence[DateReport], oldest: dt.date) -> str:
     return "\n\n".join(lines)
 
 
+def note_of(session: Session, dag_run: Any) -> str:
+    """What verify_usage left; else the error of the first task that left one. A process that was killed leaves none."""
+    if said := pushed(session, dag_run, TASK_ID, NOTE_KEY):
+        return str(said)
+    for task_id in TASK_IDS:
+        if failure := pushed(session, dag_run, task_id, FAILURE_KEY):
+            return f"Not verified, {task_id} failed: {failure['error']}"
+    return "Not verified: verify_usage came to no verdict."
+
+
 def leave_note(dag_run: Any) -> None:
     """Write what verify_usage left as the note of its run, in the scheduler's transaction. Never raises.
 
@@ -59,8 +70,7 @@ def leave_note(dag_run: Any) -> None:
         # `airflow dags backfill` on 2.11 ends runs that it has detached; those get no note.
         if session is None or (dag_run.dag_run_note is not None and dag_run.dag_run_note.user_id is not None):
             return
-        said = pushed_text(session, dag_run, TASK_ID, NOTE_KEY)
-        dag_run.note = said or "Not verified: verify_usage came to no verdict."
+        dag_run.note = note_of(session, dag_run)
     except Exception:
         # In the scheduler: a note is not worth one of its loops.
         log.exception("The run %s has no note", dag_run.run_id)

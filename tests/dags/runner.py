@@ -19,7 +19,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Run the DAG once, as the request says, and tell how each task ended."""
     from airflow.utils.session import create_session
 
-    from include.orchestration.compat import pushed_text
+    from include.orchestration.compat import pushed
+    from include.orchestration.notes import note_of
     from tests.dags.versions import dag_bag, end_metrics, made_scheduled, named_last, start_metrics, triggered
 
     for name in [name for name in os.environ if name.startswith(OF_A_REQUEST)]:
@@ -45,11 +46,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         ended = dag.test(run_conf=request["conf"], **triggered(request["at"]))
     end_metrics()
     with create_session() as session:
-        mapped_over = pushed_text(session, ended, "scan_usage", "return_value")
+        mapped_over = pushed(session, ended, "scan_usage", "return_value")
+        # There is no scheduler here to write it.
+        note = note_of(session, ended)
     instances = sorted(ended.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index))
     return {
         "run_id": ended.run_id,
         "state": str(ended.state),
+        "note": note,
         "mapped_bytes": len(json.dumps(mapped_over)),
         "tasks": [[ti.task_id, str(ti.state), ti.rendered_map_index] for ti in instances],
     }

@@ -33,6 +33,7 @@ class Ended:
 
     run_id: str
     state: str
+    note: str | None
     tasks: list[tuple[str, str, str | None]]
     log: str
     #: What the upserts are mapped over, in XCom: Airflow hands all of it to each of them.
@@ -87,7 +88,7 @@ class Runner:
         assert answer, f"The process ended:\n{log[-5000:]}"
         told = json.loads(answer)
         tasks = [(t[0], t[1], t[2]) for t in told["tasks"]]
-        return Ended(told["run_id"], told["state"], tasks, log, told["mapped_bytes"])
+        return Ended(told["run_id"], told["state"], told["note"], tasks, log, told["mapped_bytes"])
 
 
 @dataclass

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from include.usage import clock
+from local.servers.processes import free_port
 from tests.dags.support import Dag, Ended
 from tests.support import Usage, key, raw
 
@@ -162,6 +163,23 @@ def test_wrong_password_of_redis(dag: Dag, usage: Usage) -> None:
     after = usage.everything()
     assert after["merchant_usage"] == before["merchant_usage"]
     assert after["usage_dead_letter"] == before["usage_dead_letter"]
+
+
+def test_server_that_is_down_is_told_in_the_note(dag: Dag, usage: Usage) -> None:
+    usage.write(COUNTERS)
+    down = json.loads(dag.connections["AIRFLOW_CONN_USAGE_REDIS"]) | {"port": free_port()}
+    ended = dag.run(CONF, no_retries=True, AIRFLOW_CONN_USAGE_REDIS=json.dumps(down))
+    assert_failed_with_one_error(ended, "Redis does not answer")
+    assert ended.note is not None
+    assert ended.note.startswith("Not verified, scan_usage failed: Redis does not answer")
+    assert "\n" not in ended.note
+
+    ended = dag.run(CONF, no_retries=True, AIRFLOW_CONN_USAGE_POSTGRES=f"postgresql://u:p@127.0.0.1:{free_port()}/x")
+    assert ended.note is not None
+    assert ended.note.startswith("Not verified, scan_usage failed: PostgreSQL does not answer")
+    mended = dag.run(CONF)
+    assert mended.note is not None
+    assert mended.note.startswith(f"{DAY} verified: ")
 
 
 def test_wrong_password_of_postgresql(dag: Dag, usage: Usage) -> None:
