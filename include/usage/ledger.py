@@ -168,7 +168,10 @@ def runs(conn: Connection, from_date: dt.date, to_date: dt.date) -> list[dict[st
 
 
 def newest_runs(conn: Connection, from_date: dt.date, to_date: dt.date) -> list[dict[str, Any]]:
-    """The newest row of each of some dates, newest date first, with when the date was last verified."""
+    """The newest row of each of some dates, newest date first, with when the date was last verified.
+
+    If that is of some merchants only, the newest over all of them follows, if there is one.
+    """
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query("select_newest_runs"), {"from_date": from_date, "to_date": to_date}).fetchall()
 

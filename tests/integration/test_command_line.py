@@ -137,10 +137,10 @@ def test_status_of_one_date_has_all_its_runs_newest_first(usage: Usage, run: Run
     shown = document(run("status", str(DAY), "--json"))
     assert [row["merchant_ids"] for row in shown["history"]] == [["b"], None]
     assert [row["redis_total"] for row in shown["history"]] == [6, 11]
-    (newest,) = shown["dates"]
     # The run of one merchant is the newest; that the date was verified for all is not forgotten over it.
-    assert newest["merchant_ids"] == ["b"]
-    assert newest["verified_at"] == shown["history"][1]["finished_at"]
+    assert [row["merchant_ids"] for row in shown["dates"]] == [["b"], None]
+    assert {row["verified_at"] for row in shown["dates"]} == {shown["history"][1]["finished_at"]}
+    assert shown["aggregated_in_part"] == []
     assert shown["newest_verified"]["run_id"] == shown["history"][1]["run_id"]
     done = run("status", str(DAY))
     assert f"Runs of {DAY}, newest first" in done.stdout
@@ -181,6 +181,43 @@ def test_status_of_a_date_whose_newest_run_failed_is_exit_code_1(usage: Usage, r
     assert f"error: The newest run of {DAY} failed.\n" in done.stderr
     assert_clean(run("aggregate", "--date", str(DAY)), 0)
     assert_clean(run("status", str(DAY)), 0)
+
+
+@pytest.mark.parametrize("verdict", ["mismatch", None])
+def test_a_run_of_one_merchant_does_not_stand_for_its_date(usage: Usage, run: RunCommand, verdict: str | None) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    usage.conn.execute("UPDATE usage_run SET verdict = %s, error = 'Something broke.'", [verdict])
+    assert_clean(run("aggregate", "--date", str(DAY), "--merchant", "b"), 0)
+    for more in ([], [str(DAY)]):
+        done = run("status", *more)
+        assert_clean(done, 1)
+        ended = "ended in a mismatch" if verdict else "failed"
+        assert f"error: The newest run over all merchants of {DAY} {ended}.\n" in done.stderr
+        assert f"{DAY}: Something broke." in done.stdout
+        assert "only 1" in done.stdout
+    # One that went badly is not hidden by an older one over all, either.
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    assert_clean(run("status"), 0)
+    assert_clean(run("aggregate", "--date", str(DAY), "--merchant", "b"), 0)
+    usage.conn.execute("UPDATE usage_run SET verdict = 'mismatch' WHERE merchant_ids IS NOT NULL")
+    done = run("status")
+    assert_clean(done, 1)
+    assert f"error: The newest run of {DAY} ended in a mismatch.\n" in done.stderr
+
+
+def test_status_says_which_dates_were_aggregated_for_some_merchants_only(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    assert_clean(run("aggregate", "--date", str(DAY), "--merchant", "b"), 0)
+    done = run("status")
+    assert_clean(done, 0)
+    assert (
+        f"Aggregated for some merchants only: {DAY}. To aggregate all of them: python -m include.usage aggregate "
+        f"--date {DAY}\n"
+    ) in done.stdout
+    shown = document(run("status", str(DAY), "--json"))
+    assert shown["aggregated_in_part"] == [str(DAY)]
+    assert shown["never_aggregated"] == []
 
 
 def test_max_lag_passes_while_runs_go_on_and_fails_once_they_stop(usage: Usage, run: RunCommand) -> None:

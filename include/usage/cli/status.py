@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -34,10 +34,18 @@ def status(options: argparse.Namespace) -> int:
         history = ledger.runs(conn, dates[0], dates[0]) if len(dates) == 1 else None
         last = ledger.newest_verified(conn)
     proof = _compare(dates, now, settings) if options.live else None
-    never = sorted(set(dates) - {row["usage_date"] for row in newest})
+    begun = {row["usage_date"] for row in newest}
+    never = sorted(set(dates) - begun)
+    in_part = sorted(begun - {row["usage_date"] for row in newest if row["merchant_ids"] is None})
     if options.json:
         told = _last(last, settings, now)
-        document = {"dates": newest, "history": history, "never_aggregated": never, "newest_verified": told}
+        document = {
+            "dates": newest,
+            "history": history,
+            "never_aggregated": never,
+            "aggregated_in_part": in_part,
+            "newest_verified": told,
+        }
         say_json(document | ({"live": as_document(proof)} if proof else {}))
     else:
         if newest:
@@ -45,6 +53,8 @@ def status(options: argparse.Namespace) -> int:
             _tell_errors(newest)
         if never:
             say(_tell_never(never))
+        if in_part:
+            say(_tell_in_part(in_part))
         if max_lag is not None and last is not None:
             say(f"Usage is verified {_tell_last(last, settings, now)}")
         if proof:
@@ -71,19 +81,23 @@ def _compare(dates: Sequence[dt.date], now: dt.datetime, settings: Settings) -> 
 
 def _problems(newest: Sequence[dict[str, Any]], proof: Proof | None, lag: str | None) -> list[str]:
     """All that makes the exit code 1, a sentence each."""
-    told = [str(row["usage_date"]) for row in reversed(newest) if row["verdict"] == DateVerdict.MISMATCH]
-    failed = [str(row["usage_date"]) for row in reversed(newest) if _failed(row)]
+    first = {row["usage_date"]: row for row in reversed(newest)}
+    rows = [first[date] for date in sorted(first)]
+    over_all = [row for row in reversed(newest) if row is not first[row["usage_date"]]]
     live = mismatches(proof.reports) if proof else []
-    problems = []
-    if told:
-        problems.append(f"The newest run of {', '.join(told)} ended in a mismatch.")
-    if failed:
-        problems.append(f"The newest run of {', '.join(failed)} failed.")
+    problems = [*_bad_ends("The newest run of", rows), *_bad_ends("The newest run over all merchants of", over_all)]
     if live:
         problems.append(f"PostgreSQL does not hold what Redis holds now of {', '.join(live)}.")
     if lag:
         problems.append(lag)
     return problems
+
+
+def _bad_ends(which: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if told := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.MISMATCH]:
+        yield f"{which} {', '.join(told)} ended in a mismatch."
+    if failed := [str(row["usage_date"]) for row in rows if _failed(row)]:
+        yield f"{which} {', '.join(failed)} failed."
 
 
 def _lag_problem(last: Verified | None, settings: Settings, now: dt.datetime, max_lag: dt.timedelta) -> str | None:
@@ -184,11 +198,22 @@ def _tell_errors(rows: Sequence[dict[str, Any]]) -> None:
 def _tell_never(dates: Sequence[dt.date]) -> str:
     """Which dates nobody aggregated, and what to run."""
     if len(dates) == 1:
-        return f"{dates[0]} has not been aggregated by any run. To aggregate it: {PROGRAM} aggregate --date {dates[0]}"
-    told = ", ".join(map(str, dates)) if len(dates) <= 10 else f"{len(dates)} dates from {dates[0]} to {dates[-1]}"
-    return (
-        f"Not aggregated by any run: {told}. To aggregate them: {PROGRAM} aggregate --from {dates[0]} --to {dates[-1]}"
-    )
+        return f"{dates[0]} has not been aggregated by any run. To aggregate it: {_command(dates)}"
+    return f"Not aggregated by any run: {_told(dates)}. To aggregate them: {_command(dates)}"
+
+
+def _tell_in_part(dates: Sequence[dt.date]) -> str:
+    """Of which dates nobody aggregated all merchants, and what to run."""
+    return f"Aggregated for some merchants only: {_told(dates)}. To aggregate all of them: {_command(dates)}"
+
+
+def _told(dates: Sequence[dt.date]) -> str:
+    return ", ".join(map(str, dates)) if len(dates) <= 10 else f"{len(dates)} dates from {dates[0]} to {dates[-1]}"
+
+
+def _command(dates: Sequence[dt.date]) -> str:
+    asked = f"--date {dates[0]}" if len(dates) == 1 else f"--from {dates[0]} --to {dates[-1]}"
+    return f"{PROGRAM} aggregate {asked}"
 
 
 def _moment(moment: dt.datetime | None) -> str:
