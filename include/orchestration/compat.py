@@ -129,7 +129,9 @@ def set_up_logging() -> None:
         import structlog
 
         def to_structlog(name: str, level: Level, sentence: str, fields: Mapping[str, Any]) -> None:
-            getattr(structlog.get_logger(name), level)(sentence, **fields)
+            # The log view of its UI shows nothing in place of True and False.
+            shown = {key: ("no", "yes")[value] if isinstance(value, bool) else value for key, value in fields.items()}
+            getattr(structlog.get_logger(name), level)(sentence, **shown)
 
         send_to(to_structlog)
 
