@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from local.airflow_api import AirflowApi, TaskInstance
 from local.airflow_environment import shipped_settings
-from tests.scheduler.tested import BACKFILL_SECONDS, TestedAirflow
+from tests.scheduler.tested import BACKFILL_SECONDS, Again, TestedAirflow
 
 # No login, as in the other lane: it listens on this machine only.
 WEBSERVER_CONFIG: Final = """
@@ -87,10 +87,11 @@ class Airflow2(TestedAirflow):
     API = AirflowApi2
 
     def backfill(
-        self, dag_id: str, first: dt.datetime, last: dt.datetime, *, again: bool, conf: Mapping[str, Any]
+        self, dag_id: str, first: dt.datetime, last: dt.datetime, *, again: Again, conf: Mapping[str, Any]
     ) -> None:
         """Run it in a process of its own, beside the scheduler."""
-        options = ["--reset-dagruns", "--yes"] if again else []
+        assert again is not Again.FAILED, "this version has no such choice"
+        options = ["--reset-dagruns", "--yes"] if again is Again.COMPLETED else []
         options += ["--conf", json.dumps(conf)] if conf else []
         dates = ["--start-date", first.isoformat(), "--end-date", last.isoformat()]
         self.cli("dags", "backfill", dag_id, *dates, *options, timeout=BACKFILL_SECONDS)

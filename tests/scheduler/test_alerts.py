@@ -13,6 +13,7 @@ import pytest
 from include.usage.keys import CounterKey, build_key
 from include.usage.settings import DAG_ID
 from local.airflow_api import DagRun
+from tests.scheduler.tested import Again
 from tests.scheduler.versions import AIRFLOW_3
 from tests.scheduler.world import DEADLINE_SECONDS, RUN_SECONDS, World, wait_until
 
@@ -97,7 +98,7 @@ def test_a_passed_deadline_is_told_once_and_its_end_too_but_not_for_a_backfill_o
     noon = dt.datetime.combine(day, dt.time(12), dt.UTC)
     with held(world):
         run = world.airflow.api.trigger(DAG_ID, of_day(day))
-        world.airflow.backfill(DAG_ID, noon, noon, again=False, conf={})
+        world.airflow.backfill(DAG_ID, noon, noon, again=Again.NONE, conf={})
         seconds = DEADLINE_SECONDS + RUN_SECONDS
         told = wait_until(lambda: world.slack.about(run.run_id, LATE), "Slack was told", seconds)
         wait_until(lambda: world.logged("is late, but nobody waits for it: backfill"), "the backfill was late", seconds)

@@ -5,9 +5,19 @@ from __future__ import annotations
 import datetime as dt
 from abc import abstractmethod
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from local.airflow import LocalAirflow
+
+
+class Again(StrEnum):
+    """Which intervals that have a run already a backfill runs again, by the names of 3.3."""
+
+    NONE = "none"
+    FAILED = "failed"
+    COMPLETED = "completed"
+
 
 # A backfill on 2.11 ends with its command.
 BACKFILL_SECONDS = 180
@@ -20,12 +30,9 @@ class TestedAirflow(LocalAirflow):
 
     @abstractmethod
     def backfill(
-        self, dag_id: str, first: dt.datetime, last: dt.datetime, *, again: bool, conf: Mapping[str, Any]
+        self, dag_id: str, first: dt.datetime, last: dt.datetime, *, again: Again, conf: Mapping[str, Any]
     ) -> None:
-        """Start a backfill of the intervals that begin between two moments, by the command of the README.
-
-        `again`: of those that have a run already, too.
-        """
+        """Start a backfill of the intervals that begin between two moments, by the command of the README."""
 
     def wait_for_backfills(self, dag_id: str) -> None:
         """Let a backfill before this moment end: Airflow runs one of a DAG at a time."""

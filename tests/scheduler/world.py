@@ -21,7 +21,7 @@ from include.usage.keys import CounterKey, build_key, parse_key
 from include.usage.settings import DAG_ID, Settings
 from local.airflow_api import DagRun, TaskInstance
 from tests.receivers import OpenTelemetry
-from tests.scheduler.tested import TestedAirflow
+from tests.scheduler.tested import Again, TestedAirflow
 from tests.webhooks import Receiver
 
 SLACK_TOKEN: Final = "T000/B000/a-secret-of-slack"
@@ -149,11 +149,10 @@ class World:
 
         return self.airflow.wait_until(look, f"{run_id} has ended", RUN_SECONDS)
 
-    def backfill(self, first: dt.datetime, last: dt.datetime, *, again: bool = False, **conf: Any) -> list[DagRun]:
-        """Backfill the intervals that begin between two moments, as the README says, and wait for the end.
-
-        `again`: those that have a run already, too.
-        """
+    def backfill(
+        self, first: dt.datetime, last: dt.datetime, *, again: Again = Again.NONE, **conf: Any
+    ) -> list[DagRun]:
+        """Backfill the intervals that begin between two moments, as the README says, and wait for the end."""
         self.airflow.backfill(DAG_ID, first, last, again=again, conf=conf)
         made = [
             run.run_id
