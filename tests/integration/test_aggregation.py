@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import count
 
 import pytest
 
@@ -10,7 +11,7 @@ from include.usage import ledger, pipeline, store, verification
 from include.usage.dates import Scope
 from include.usage.pipeline import Run, preview
 from include.usage.settings import OnRegression
-from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
+from tests.support import NOW, TODAY, YESTERDAY, Connect, Usage, key, raw, settings
 
 TWO_DAYS_AGO = YESTERDAY - dt.timedelta(days=1)
 COUNTERS = {
@@ -53,6 +54,25 @@ def test_second_run_touches_no_row(usage: Usage) -> None:
     assert (report.counts.inserted, report.counts.updated, report.counts.unchanged) == (0, 0, 5)
     # Nor was any row locked, which would cost as much WAL as a small update.
     assert usage.conn.execute("SELECT DISTINCT xmax::text FROM merchant_usage").fetchall() == [("0",)]
+
+
+@pytest.mark.parametrize("merchants", [60, 2500], ids=["one page", "pages"])
+def test_only_what_differs_is_staged(usage: Usage, connect: Connect, merchants: int) -> None:
+    """Of a date that is over. Else each run would write catalog rows for a table, and copy all counters into it."""
+    usage.write({key(f"m{number:04}"): number for number in range(merchants)})
+    usage.aggregate()
+    usage.write({key("m0007"): 100, key("m0008"): "poison", key("new"): 1})
+    again = Usage(usage.client, connect(), count(100))
+    (report,) = again.aggregate().reports
+    assert (report.counts.inserted, report.counts.updated, report.counts.unchanged) == (1, 1, merchants - 2)
+    assert report.counts.dead_letters == 1
+    assert usage.rows()[key("m0007")] == 100
+    usage.write({key("m0008"): 8})
+    again.aggregate()
+    once_more = Usage(usage.client, connect(), count(200))
+    (report,) = once_more.aggregate().reports
+    assert (report.counts.unchanged, report.keys) == (merchants + 1, {"match": merchants + 1})
+    assert once_more.conn.execute("SELECT to_regclass('pg_temp.usage_staged')").fetchone() == (None,)
 
 
 def test_growth_touches_only_the_rows_that_grew(usage: Usage) -> None:

@@ -13,12 +13,13 @@ import psycopg
 import pytest
 import redis
 
-from include.usage import comparison, counters, schema
+from include.usage import comparison, counters, pipeline, schema
 from include.usage.connections import prepare
 from include.usage.errors import RunIncomplete, UsageMismatch
 from include.usage.keys import CounterKey
+from include.usage.verification import Proof
 from local.servers import Postgres, Valkey
-from tests.support import TODAY, TOMORROW, YESTERDAY, Connect, Stored, Usage, key, raw
+from tests.support import TODAY, TOMORROW, YESTERDAY, Connect, Stored, Usage, key, raw, settings
 
 DATES = pytest.mark.parametrize("date", [YESTERDAY, TODAY], ids=["settled", "live"])
 
@@ -129,6 +130,29 @@ def test_row_that_nobody_counted_is_told_as_expired(usage: Usage, stored: Stored
     proof = usage.prove(stored)
     assert proof.reports[0].keys == {"match": 60, "expired": 1}
     assert proof.reports[0].postgres_total == proof.reports[0].redis_total + 5
+
+
+@DATES
+def test_row_too_many_does_not_hide_one_too_few(usage: Usage, stored: Stored, date: dt.date) -> None:
+    usage.conn.execute("INSERT INTO merchant_usage VALUES ('ghost', %s, 'a', 5)", [date])
+    remove(usage, key("m00", date, "a"))
+    proofs: list[Proof] = []
+    with pytest.raises(UsageMismatch, match=r"m00 a of .*: Redis has 1000, PostgreSQL has no row"):
+        pipeline.prove(usage.client, usage.conn, *stored, settings(), proofs.append)
+    assert proofs[0].reports[0].keys == {"match": 59, "missing": 1, "expired": 1}
+
+
+def test_what_an_attempt_read_before_is_not_forgotten(usage: Usage) -> None:
+    """The key is gone when the scan is repeated, and somebody deleted the row that the first attempt had stored."""
+    usage.write({key("acme", TODAY): 5, key("gone", TODAY): 6})
+    stored = usage.store_only(TODAY, max_mapped_tasks=1)
+    remove(usage, key("gone", TODAY))
+    usage.client.delete(raw(key("gone", TODAY)))
+    stored = stored._replace(batches=[batch.only(["acme"]) for batch in stored.batches])
+    with pytest.raises(
+        UsageMismatch, match="gone queries of .*: Redis has nothing, PostgreSQL has no row, this run read 6"
+    ):
+        usage.prove(stored)
 
 
 @DATES
