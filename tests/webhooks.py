@@ -7,7 +7,7 @@ import ipaddress
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
@@ -34,11 +34,13 @@ class Receiver:
                 receiver.messages.append((self.path, received))
                 receiver.before()
                 answer, headers = receiver.answers.pop(0) if receiver.answers else (status, {})
-                self.send_response(answer)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
+                # Who asked may have gone.
+                with suppress(ConnectionError):
+                    self.send_response(answer)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
                 pass

@@ -14,7 +14,7 @@ from include.orchestration.compat import runs_ended_at, set_up_logging
 from include.orchestration.connections import PAGERDUTY_CONN_ID, has_connection
 from include.usage import clock
 from include.usage.alerts.alert import Alert
-from include.usage.alerts.register import Told
+from include.usage.alerts.register import Told, Unsent
 from include.usage.log import Log
 from include.usage.settings import Settings, load_settings
 
@@ -132,9 +132,9 @@ def _send(told: Told | None, now: dt.datetime) -> None:
     """Send one message; if that fails, note that nobody was told."""
     if told is None:
         log.info("Slack was told before, or often enough")
-    elif not outgoing.has_slack() or outgoing.send([told]):
+    elif unsent := outgoing.send([told]) if outgoing.has_slack() else [Unsent(told.alert.key)]:
         with shared.memory([told.alert.key], now) as memory:
-            memory.register.unsent([told.alert.key])
+            memory.register.unsent(unsent, now)
 
 
 def _open_incident(alert: Alert, now: dt.datetime) -> None:

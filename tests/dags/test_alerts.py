@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ import pytest
 from include.orchestration import callbacks
 from include.orchestration.alerts import fallback, pagerduty, runs, shared, slack
 from include.orchestration.alerts.notes import TASK_IDS
-from include.orchestration.alerts.slack import NotSent
+from include.orchestration.alerts.slack import NotSent, Unanswered
 from include.usage import clock
 from include.usage.alerts.alert import Alert
 from include.usage.alerts.register import AT_MOST, Told
@@ -109,6 +109,31 @@ def test_slack_that_hangs_is_left(receiver: Receiver) -> None:
             slack.post(BODY, budget=0.5)
     finally:
         over.set()
+
+
+def test_what_was_sent_whole_and_not_answered_may_have_arrived(receiver: Receiver) -> None:
+    over = threading.Event()
+    receiver.before = lambda: over.wait(5)
+    try:
+        with pytest.raises(Unanswered):
+            slack.post(BODY, budget=0.5)
+    finally:
+        over.set()
+    assert len(receiver.messages) == 1
+
+
+def test_what_found_nobody_to_answer_has_not_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        port = server.getsockname()[1]
+        # The queue of a server that accepts nobody: who comes then is not even connected.
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        monkeypatch.setenv("AIRFLOW_CONN_USAGE_SLACK", connection(port))
+        with pytest.raises(NotSent) as refused:
+            slack.post(BODY, budget=0.5)
+    assert not isinstance(refused.value, Unanswered)
 
 
 def test_slack_that_answers_byte_by_byte_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,6 +435,24 @@ def test_what_slack_refused_is_told_by_the_next_failure(
     callbacks.notify_failure({"run_id": "first", "reason": "task_failure"})
     callbacks.notify_failure({"run_id": "second", "reason": "task_failure"})
     assert b"1 more of this kind" in receiver.messages[1][1]
+
+
+def test_slack_that_takes_messages_and_answers_too_late_gets_a_handful(
+    receiver: Receiver, usage: Usage, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    monkeypatch.setattr(slack, "ATTEMPT_SECONDS", 0.2)
+    over = threading.Event()
+    receiver.before = lambda: over.wait(5)
+    try:
+        for number in range(20):
+            callbacks.notify_failure({"run_id": f"r{number}", "reason": "task_failure"})
+    finally:
+        over.set()
+    said = [title.split(":")[0].split(",")[0] for title in titles(receiver)]
+    assert said == ["Usage run failed", "Usage run failed", "Still failing", "Still failing"]
+    noted = usage.conn.execute("SELECT kind, count(*) FROM usage_alert WHERE told GROUP BY kind ORDER BY kind")
+    assert noted.fetchall() == [("failed", 1), ("still_failing", 1), ("unanswered", 2)]
 
 
 def test_late_is_who_keeps_people_waiting(

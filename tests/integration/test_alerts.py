@@ -12,7 +12,7 @@ import pytest
 
 from include.usage.alerts import state
 from include.usage.alerts.alert import Alert, Kind
-from include.usage.alerts.register import AT_MOST, Register
+from include.usage.alerts.register import AT_MOST, Register, Unsent
 from include.usage.alerts.verification_news import News, damage_of_proof, failing_dates, gather, take_back
 from include.usage.connections import prepare
 from include.usage.dates import Scope
@@ -150,9 +150,19 @@ def test_what_could_not_be_sent_is_told_by_the_next_run(usage: Usage) -> None:
     first = news(usage, YESTERDAY)
     kinds = {Kind.COUNTER_REGRESSED, Kind.DEAD_LETTERS}
     assert set(told(first)) == kinds
-    take_back(usage.conn, first, [message.alert.key for message in first.told])
+    take_back(usage.conn, first, [Unsent(message.alert.key) for message in first.told])
     assert set(told(news(usage, YESTERDAY))) == kinds
     assert told(news(usage, YESTERDAY)) == {}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_what_may_have_arrived_is_told_once_more_and_no_more(usage: Usage) -> None:
+    usage.write({key("b&b"): 15, key("acme", metric_type="half"): "1.5"})
+    kinds = {Kind.COUNTER_REGRESSED, Kind.DEAD_LETTERS}
+    for expected in (kinds, kinds, set[Kind]()):
+        found = news(usage, YESTERDAY)
+        assert set(told(found)) == expected
+        take_back(usage.conn, found, [Unsent(message.alert.key, perhaps=True) for message in found.told])
 
 
 @pytest.mark.usefixtures("quiet")

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from include.usage.alerts.alert import Alert, Kind
-from include.usage.alerts.register import AT_MOST, STILL_FAILING_FROM, WINDOW, Entry, Register, Told
+from include.usage.alerts.register import AT_MOST, STILL_FAILING_FROM, WINDOW, Entry, Register, Told, Unsent
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -38,7 +38,7 @@ def test_a_run_that_fails_again_after_a_recovery_is_news() -> None:
 def test_a_repeated_run_that_nobody_heard_of_counts_once() -> None:
     register = Register()
     fails(register, 1)
-    register.unsent(["run 1"])
+    assert register.unsent([Unsent("run 1")], NOW) == ["run 1"]
     again = fails(register, 1)
     assert again
     assert again.in_a_row == 1
@@ -70,7 +70,10 @@ def test_a_verified_run_in_between_ends_the_row() -> None:
     assert {entry.kind for entry in register.entries.values()} == {Kind.FAILED}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if not kind.is_failure and kind is not Kind.INCIDENT], ids=str)
+MESSAGES = [kind for kind in Kind if kind not in {Kind.INCIDENT, Kind.UNANSWERED}]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MESSAGES if not kind.is_failure], ids=str)
 def test_a_storm_of_any_kind_is_a_handful(kind: Kind) -> None:
     register = Register()
     told = [register.raise_alert(alert(kind, f"{n}"), NOW + n * SECOND) for n in range(168)]
@@ -109,8 +112,29 @@ def test_what_was_left_out_may_be_told_later() -> None:
 def test_what_could_not_be_sent_is_not_told() -> None:
     register = Register()
     register.raise_alert(alert(Kind.NO_DATA, "a date"), NOW)
-    register.unsent(["a date", "unknown"])
+    assert register.unsent([Unsent("a date"), Unsent("unknown")], NOW) == ["a date"]
     assert register.raise_alert(alert(Kind.NO_DATA, "a date"), NOW)
+
+
+def test_of_what_may_have_arrived_one_message_of_a_kind_is_told_once_more() -> None:
+    register = Register()
+    for again in (["a"], []):
+        assert register.raise_alert(alert(Kind.NO_DATA, "a"), NOW)
+        assert register.unsent([Unsent("a", perhaps=True)], NOW) == again
+    assert register.raise_alert(alert(Kind.NO_DATA, "a"), NOW) is None
+    register.raise_alert(alert(Kind.NO_DATA, "b"), NOW)
+    assert register.unsent([Unsent("b", perhaps=True)], NOW) == []
+    register.raise_alert(alert(Kind.LATE, "c"), NOW)
+    assert register.unsent([Unsent("c", perhaps=True)], NOW) == ["c"], "of another kind"
+    later = NOW + WINDOW
+    register.raise_alert(alert(Kind.NO_DATA, "d"), later)
+    assert register.unsent([Unsent("d", perhaps=True)], later) == ["d"]
+
+
+def test_a_week_of_failing_runs_is_a_handful_though_no_message_is_answered() -> None:
+    register = Register()
+    told = [t for n in range(168) if (t := fails(register, n)) and [register.unsent([Unsent(t.alert.key, True)], NOW)]]
+    assert [t.alert.kind for t in told] == [Kind.FAILED] * 2 + [Kind.STILL_FAILING] * 2
 
 
 def test_a_recovery_that_nobody_heard_of_is_told_with_the_next_verified_run() -> None:
@@ -118,7 +142,7 @@ def test_a_recovery_that_nobody_heard_of_is_told_with_the_next_verified_run() ->
     fails(register, 1)
     closed = register.recover(NOW)
     assert register.raise_alert(alert(Kind.RECOVERED, "recovered"), NOW)
-    register.unsent(["recovered"])
+    register.unsent([Unsent("recovered")], NOW)
     assert not register.is_failing()
 
     later = NOW + SECOND

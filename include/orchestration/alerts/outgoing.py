@@ -8,7 +8,7 @@ from typing import Final
 
 from include.orchestration.alerts import slack
 from include.orchestration.connections import SLACK_CONN_ID, has_connection
-from include.usage.alerts.register import Told
+from include.usage.alerts.register import Told, Unsent
 from include.usage.alerts.slack import render
 from include.usage.log import Log
 
@@ -26,8 +26,8 @@ def has_slack() -> bool:
     return False
 
 
-def send(messages: Iterable[Told]) -> list[str]:
-    """Post messages. Returns the keys of those that could not be sent; never raises."""
+def send(messages: Iterable[Told]) -> list[Unsent]:
+    """Post messages. Returns those that could not be sent, or perhaps not; never raises."""
     ends = time.monotonic() + BUDGET_SECONDS
     unsent = []
     for told in messages:
@@ -36,7 +36,7 @@ def send(messages: Iterable[Told]) -> list[str]:
         except Exception as error:  # noqa: BLE001 - whatever Slack does, the run's own result stands
             why = str(error) if isinstance(error, slack.NotSent) else type(error).__name__
             log.warning(f"Slack could not be told: {why}. It was: {told.alert.title}", kind=str(told.alert.kind))
-            unsent.append(told.alert.key)
+            unsent.append(Unsent(told.alert.key, perhaps=isinstance(error, slack.Unanswered)))
         else:
             log.info(f"Told Slack: {told.alert.title}", kind=str(told.alert.kind))
     return unsent

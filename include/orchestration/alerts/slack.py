@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from http.client import IncompleteRead
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -16,7 +17,10 @@ from include.orchestration.connections import SLACK_CONN_ID
 #: What all attempts at one message may take together. The DAG processor and the tasks have other work.
 BUDGET_SECONDS: Final = 5.0
 # Slack answers in well under a second.
-ATTEMPT_SECONDS: Final = 3
+ATTEMPT_SECONDS: Final = 3.0
+#: Of the time that is left, what an answer is awaited for. So who runs out of all of it never had a connection: the
+#: name could not be looked up, or several addresses were tried.
+ANSWER_SHARE: Final = 0.6
 #: Waited before the second attempt, if Slack does not say how long.
 PAUSE_SECONDS: Final = 0.5
 TOO_MANY: Final = 429
@@ -30,6 +34,10 @@ class NotSent(Exception):
     """A message could not be sent. The text says why and holds no secret."""
 
 
+class Unanswered(NotSent):
+    """A message was sent whole, and got no answer: it may have arrived."""
+
+
 def post(body: Mapping[str, Any], budget: float = BUDGET_SECONDS) -> None:
     """Post one message.
 
@@ -41,15 +49,15 @@ def post(body: Mapping[str, Any], budget: float = BUDGET_SECONDS) -> None:
 
     Raises:
         NotSent: it was not.
+        Unanswered: it may have been.
     """
     ends = time.monotonic() + budget
     try:
-        hook = SlackWebhookHook(
-            slack_webhook_conn_id=SLACK_CONN_ID, timeout=ATTEMPT_SECONDS, retry_handlers=[], logger=_silent
-        )
-        client = hook.client
+        client = SlackWebhookHook(slack_webhook_conn_id=SLACK_CONN_ID, retry_handlers=[], logger=_silent).client
         for last in (False, True):
-            answer = within(ends - time.monotonic(), lambda: client.send_dict(dict(body)))
+            if (left := ends - time.monotonic()) <= 0:
+                raise NotSent("other messages took all the time that there was")
+            answer = _attempt(client, body, left)
             if answer.status_code == 200:
                 return
             pause = _pause(answer.status_code, answer.headers)
@@ -67,6 +75,17 @@ def post(body: Mapping[str, Any], budget: float = BUDGET_SECONDS) -> None:
     except Exception as error:  # noqa: BLE001 - whatever the client raises
         # The type alone: the text of an error may hold the webhook's address, which is its secret.
         raise NotSent(f"{type(error).__name__} on the way to Slack") from None
+
+
+def _attempt(client: Any, body: Mapping[str, Any], seconds: float) -> Any:
+    """Slack's answer. What goes wrong before the request is out is a URLError, says urllib, and nothing else is."""
+    client.timeout = min(ATTEMPT_SECONDS, seconds * ANSWER_SHARE)
+    try:
+        return within(seconds, lambda: client.send_dict(dict(body)))
+    except TimeoutError:
+        raise Unanswered(f"Slack did not answer within {client.timeout:.1f} s, but may have the message") from None
+    except (ConnectionError, IncompleteRead) as error:
+        raise Unanswered(f"Slack did not answer ({type(error).__name__}), but may have the message") from None
 
 
 def _pause(status: int, headers: Mapping[str, Any]) -> float | None:

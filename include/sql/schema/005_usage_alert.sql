@@ -1,6 +1,6 @@
 -- What was told to people, so that nothing is told twice and no storm breaks loose, whichever process tells it.
 -- One row a thing that can be told: a failed run, a late run, a date without data. `told` is false for what was left out
--- because too much was told already; `resolved_at` is when a verified run put it right.
+-- because too much was told already, or could not be sent; `resolved_at` is when a verified run put it right.
 CREATE TABLE IF NOT EXISTS usage_alert (
     alert_key   text        PRIMARY KEY,
     kind        text        NOT NULL,

@@ -26,6 +26,8 @@ class Kind(StrEnum):
     ABOUT_TO_EXPIRE = "about_to_expire"
     #: Never a message: that an incident is open in PagerDuty.
     INCIDENT = "incident"
+    #: Never a message: that one of a kind got no answer, and is told once more.
+    UNANSWERED = "unanswered"
 
     @property
     def is_failure(self) -> bool:

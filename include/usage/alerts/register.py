@@ -46,6 +46,14 @@ class Told:
     in_a_row: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A message that was not told. `perhaps`: it went out whole and got no answer, so it may have arrived."""
+
+    key: str
+    perhaps: bool = False
+
+
 class Register:
     """What was raised so far, as far as it matters. `changed` holds what has to be kept."""
 
@@ -89,11 +97,19 @@ class Register:
             if entry.key not in self.entries or self.entries[entry.key].raised_at < entry.raised_at:
                 self._keep(entry)
 
-    def unsent(self, keys: Iterable[str]) -> None:
-        """Note that these were not told after all."""
-        for key in keys:
-            if key in self.entries:
-                self._keep(replace(self.entries[key], told=False))
+    def unsent(self, messages: Iterable[Unsent], now: dt.datetime) -> list[str]:
+        """Note that these were not told after all; returns the keys of those that are news still.
+
+        What may have arrived counts as told, but for one of each kind within the window: Slack that takes messages and
+        answers too late must not get the same one from every run, nor keep news from people by one bad moment.
+        """
+        again = []
+        for message in messages:
+            entry = self.entries.get(message.key)
+            if entry is not None and not (message.perhaps and self._was_repeated(entry.kind, now)):
+                self._keep(replace(entry, told=False))
+                again.append(message.key)
+        return again
 
     def is_failing(self) -> bool:
         """Whether so many runs in a row have failed that somebody has to be called."""
@@ -107,6 +123,14 @@ class Register:
     def set_incident(self, now: dt.datetime, *, is_open: bool) -> None:
         """Note that an incident was opened or closed."""
         self._keep(Entry(INCIDENT_KEY, Kind.INCIDENT, now, told=True, resolved_at=None if is_open else now))
+
+    def _was_repeated(self, kind: Kind, now: dt.datetime) -> bool:
+        key = f"{Kind.UNANSWERED} {kind}"
+        before = self.entries.get(key)
+        if before is not None and before.raised_at > now - WINDOW:
+            return True
+        self._keep(Entry(key, Kind.UNANSWERED, now, told=True, resolved_at=now))
+        return False
 
     def _open_failures(self) -> set[str]:
         return {entry.key for entry in self.entries.values() if entry.is_open and entry.kind.is_failure}

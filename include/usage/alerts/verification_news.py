@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from include.usage.alerts import state
 from include.usage.alerts.alert import Alert, Damage, Kind, told_dates
-from include.usage.alerts.register import Register, Told
+from include.usage.alerts.register import Register, Told, Unsent
 from include.usage.cleanup import expiring
 from include.usage.counters import RedisClient
 from include.usage.dates import Scope, local_date, oldest_kept
@@ -89,12 +89,10 @@ def gather(
     return news
 
 
-def take_back(conn: Connection, news: News, keys: Iterable[str]) -> None:
+def take_back(conn: Connection, news: News, unsent: Sequence[Unsent]) -> None:
     """These could not be sent: the next run finds them new."""
-    unsent = list(keys)
-    with state.register(conn, unsent, news.taken_at) as register:
-        register.unsent(unsent)
-        for key in unsent:
+    with state.register(conn, [message.key for message in unsent], news.taken_at) as register:
+        for key in register.unsent(unsent, news.taken_at):
             if key in news.takes:
                 parameters = {"told_at": news.taken_at, "regressed": news.takes[key]}
                 conn.execute(query("untell_dead_letters"), parameters)
