@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,8 +47,18 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
             process.kill()
 
 
+@pytest.fixture(autouse=True)
+def temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Alerts that are remembered in a file are of this test only."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 @pytest.fixture
-def dag(runner: Runner, valkey: Valkey, database_url: str) -> Dag:
+def dag(runner: Runner, valkey: Valkey, database_url: str, temporary_folder: Path) -> Dag:
     """The DAG, connected to the servers of `usage`."""
     to_redis = {"conn_type": "redis", "host": "127.0.0.1", "port": valkey.port, "password": valkey.password}
-    return Dag(runner, {"AIRFLOW_CONN_USAGE_REDIS": json.dumps(to_redis), "AIRFLOW_CONN_USAGE_POSTGRES": database_url})
+    connections = {"AIRFLOW_CONN_USAGE_REDIS": json.dumps(to_redis), "AIRFLOW_CONN_USAGE_POSTGRES": database_url}
+    return Dag(runner, connections, temporary_folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,6 +27,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     for name in [name for name in os.environ if name.startswith(OF_A_REQUEST)]:
         del os.environ[name]
     os.environ.update(request["environ"])
+    tempfile.tempdir = None  # asked for once a process, otherwise
     start_metrics()
     bag = dag_bag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     if bag.import_errors:

@@ -97,6 +97,7 @@ class Dag:
 
     runner: Runner
     connections: dict[str, str]
+    temporary_folder: Path
 
     def run(
         self,
@@ -119,9 +120,8 @@ class Dag:
             environ: more variables.
         """
         connections = {name: value for name, value in self.connections.items() if name != without}
-        return self.runner.run(
-            {**connections, **environ}, conf, scheduled=scheduled, at=at, no_retries=no_retries, last=last
-        )
+        environ = {"TMPDIR": str(self.temporary_folder), **connections, **environ}
+        return self.runner.run(environ, conf, scheduled=scheduled, at=at, no_retries=no_retries, last=last)
 
 
 def refuse_our_names(name: str) -> str:

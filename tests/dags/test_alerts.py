@@ -9,7 +9,6 @@ import logging
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -205,9 +204,8 @@ def test_pagerduty_that_refuses_is_told_without_its_key(on_call: Receiver) -> No
 
 
 @pytest.fixture
-def outage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """PostgreSQL is down; what is kept in a file lies where no other test looks."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL is down."""
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", f"postgresql://u:p@127.0.0.1:{free_port()}/x")
 
 
@@ -525,6 +523,13 @@ def test_a_failed_run_without_params_is_told_with_the_day_that_it_was_to_take(da
     ended = dag.run(at=triggered, without="AIRFLOW_CONN_USAGE_REDIS", AIRFLOW_CONN_USAGE_SLACK=slack_connection)
     assert ended.state == "failed"
     assert titles(receiver) == [f"Usage run failed: {DAY}"]
+
+
+def test_what_a_run_remembers_in_a_file_lies_in_its_tests_own_folder(dag: Dag, temporary_folder: Path) -> None:
+    nowhere = f"postgresql://u:p@127.0.0.1:{free_port()}/x"
+    ended = dag.run(CONF, no_retries=True, AIRFLOW_CONN_USAGE_POSTGRES=nowhere)
+    assert ended.state == "failed"
+    assert [file.name for file in temporary_folder.glob("*/*")] == ["alerts.json"]
 
 
 def test_slack_being_down_changes_no_runs_result(dag: Dag, usage: Usage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def run(dag: Dag, receiver: Receiver, conf: dict[str, Any] | None = None, **more
 
 def configured(dag: Dag, environ: dict[str, str]) -> Dag:
     """The same DAG under an Airflow with these settings."""
-    return Dag(dag.runner, {**dag.connections, **environ})
+    return replace(dag, connections={**dag.connections, **environ})
 
 
 def test_a_run_in_every_backend(dag: Dag, usage: Usage, backend: tuple[Receiver, str]) -> None:
