@@ -30,6 +30,7 @@ from include.usage.alerts.slack import render
 from include.usage.settings import load_settings
 from local.servers.processes import free_port
 from tests.dags.support import Dag, airflow_environment
+from tests.faults.proxy import LosingProxy
 from tests.support import PROJECT, Usage, key, raw
 from tests.webhooks import Receiver, make_certificate
 
@@ -263,6 +264,59 @@ def test_168_runs_that_fail_at_once_are_a_handful_in_whichever_process(
         "SELECT count(DISTINCT run_id), count(*) FILTER (WHERE told) FROM usage_alert"
     ).fetchone()
     assert noted == (168, AT_MOST)
+
+
+def test_a_batch_of_callbacks_waits_once_for_each_that_hangs(
+    receiver: Receiver, on_call: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DAG processor kills a batch that takes more than 50 s, and the rest of it is told by nobody."""
+    over = threading.Event()
+    receiver.before = on_call.before = lambda: over.wait(30)
+    monkeypatch.setattr(slack, "ATTEMPT_SECONDS", 1.0)
+    monkeypatch.setattr(pagerduty, "BUDGET_SECONDS", 1.0)
+    monkeypatch.setattr(shared, "CONNECT_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as postgresql:
+        monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", f"postgresql://u:p@127.0.0.1:{postgresql.getsockname()[1]}/x")
+        begin = time.monotonic()
+        try:
+            for number in range(6):
+                callbacks.notify_failure({"run_id": f"r{number}", "reason": "task_failure"})
+            took = time.monotonic() - begin
+        finally:
+            over.set()
+        postgresql.settimeout(0)
+        with postgresql.accept()[0], pytest.raises(BlockingIOError):
+            postgresql.accept()
+    assert (len(receiver.messages), len(on_call.messages)) == (1, 1)
+    assert took < 6, "once a second for each of the three, and what there is to compute"
+
+
+@pytest.mark.parametrize("moment", ["SELECT alert_key", "INSERT INTO usage_alert", "COMMIT"])
+@pytest.mark.parametrize("how", ["cut", "hangs"])
+def test_a_failure_is_told_whenever_postgresql_goes(
+    receiver: Receiver,
+    usage: Usage,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    how: str,
+) -> None:
+    monkeypatch.setattr(shared, "ANSWER_SECONDS", 1.0)
+    with LosingProxy(database_url, moment, hangs=how == "hangs") as proxy:
+        monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", proxy.url)
+        callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
+        assert proxy.has_cut
+        assert len(receiver.messages) == 1
+        assert [entry.key for entry in fallback.kept()] == ["run r"]
+        begin = time.monotonic()
+        callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
+        assert time.monotonic() - begin < 0.9, "nobody waits for it again"
+    # It is back, and knows what was told meanwhile.
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
+    assert len(receiver.messages) == 1
+    assert fallback.kept() == []
+    assert usage.conn.execute("SELECT alert_key, told FROM usage_alert").fetchall() == [("run r", True)]
 
 
 @pytest.mark.usefixtures("outage")

@@ -24,7 +24,7 @@ class CuttingProxy:
 
     @property
     def url(self) -> str:
-        host = f":{self._parts.password}@127.0.0.1:{self._listener.getsockname()[1]}"
+        host = f"{self._parts.username or ''}:{self._parts.password}@127.0.0.1:{self._listener.getsockname()[1]}"
         return urlunsplit(self._parts._replace(netloc=host))
 
     def __enter__(self) -> Self:
@@ -67,6 +67,35 @@ class CuttingProxy:
                 target.sendall(data)
                 if cut:
                     break
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+class LosingProxy(CuttingProxy):
+    """Passes everything on, until the client says something; that, and all after it, is lost. It may hang then."""
+
+    def __init__(self, url: str, moment: str, *, hangs: bool) -> None:
+        super().__init__(url, 0)
+        self._moment = moment.encode()
+        self._over = threading.Event()
+        if not hangs:
+            self._over.set()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        super().__exit__(kind, error, trace)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if not counted and self._moment in data:
+                    self.has_cut = True
+                    self._over.wait()
+                    break
+                target.sendall(data)
         for one in (source, target):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -183,3 +183,15 @@ def test_another_registers_entries_are_taken_over_unless_older() -> None:
     other = Entry("c", Kind.LATE, NOW)
     register.take_over([Entry("a", Kind.FAILED, NOW - SECOND), newer, other])
     assert register.changed == {"b": newer, "c": other}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Entry("a", Kind.FAILED, NOW, told=False), Entry("a", Kind.FAILED, NOW, told=True, resolved_at=NOW + SECOND)],
+    ids=["taken back", "put right"],
+)
+def test_what_another_register_knows_of_an_alerts_end_is_taken_over_and_stays(other: Entry) -> None:
+    register = Register([Entry("a", Kind.FAILED, NOW, told=True)])
+    register.take_over([other])
+    register.take_over([Entry("a", Kind.FAILED, NOW, told=True)])
+    assert register.entries == register.changed == {"a": other}

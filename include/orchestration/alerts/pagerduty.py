@@ -8,7 +8,7 @@ import pagerduty
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.pagerduty.hooks.pagerduty_events import PagerdutyEventsHook, prepare_event_data
 
-from include.orchestration.alerts.patience import Impatient, within
+from include.orchestration.alerts.patience import Impatient, LeftAlone, unless_it_hangs, within
 from include.orchestration.alerts.slack import NotSent
 from include.orchestration.connections import PAGERDUTY_CONN_ID
 from include.usage.settings import DAG_ID
@@ -46,7 +46,10 @@ def _send(action: str, summary: str, details: dict[str, Any] | None, links: list
     )
     try:
         client = _client()
-        within(BUDGET_SECONDS, lambda: client.send_event(**event))
+        with unless_it_hangs(client.url):
+            within(BUDGET_SECONDS, lambda: client.send_event(**event))
+    except LeftAlone:
+        raise NotSent("PagerDuty did not answer a moment ago, and is left alone for a while") from None
     except Impatient:
         raise NotSent(f"PagerDuty did not answer within {BUDGET_SECONDS:.0f} s") from None
     except Exception as error:  # noqa: BLE001 - whatever the client raises

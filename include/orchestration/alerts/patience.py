@@ -1,17 +1,58 @@
-"""Waits for something no longer than it is worth."""
+"""Waits for something no longer than it is worth, and not again for what has just hung."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 Value = TypeVar("Value")
+
+#: What fails sooner has not hung, and costs nothing to try again: a refused connection, say.
+HANGS_FROM: Final = 1.0
+#: So long what hung is left alone. A process has several callbacks to make, one after the other, and the DAG processor
+#: kills it after 50 s: each server is waited for twice in that time at most.
+LEFT_ALONE: Final = 30.0
+
+# Until when, by address; hashed, because an address may hold a secret. An address, and not the name of a connection:
+# one that somebody has corrected is another server.
+_left_alone: dict[int, float] = {}
 
 
 class Impatient(Exception):
     """It took too long."""
+
+
+class LeftAlone(Impatient):
+    """It took too long a moment ago."""
+
+
+@contextmanager
+def unless_it_hangs(address: str) -> Iterator[None]:
+    """Try something that may hang, unless it has just done so.
+
+    Raises:
+        LeftAlone: it has hung just now, and is not tried.
+    """
+    if time.monotonic() < _left_alone.get(hash(address), 0):
+        raise LeftAlone
+    with noted_if_it_hangs(address):
+        yield
+
+
+@contextmanager
+def noted_if_it_hangs(address: str) -> Iterator[None]:
+    """Go on with what may hang, and if it does, in vain, let nobody try it for a while."""
+    began = time.monotonic()
+    try:
+        yield
+    except Exception:
+        if (now := time.monotonic()) - began >= HANGS_FROM:
+            _left_alone[hash(address)] = now + LEFT_ALONE
+        raise
 
 
 def within(seconds: float, work: Callable[[], Value]) -> Value:

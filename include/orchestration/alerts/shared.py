@@ -11,7 +11,7 @@ from typing import Any, Final
 from psycopg import Connection
 
 from include.orchestration.alerts import fallback
-from include.orchestration.alerts.patience import within
+from include.orchestration.alerts.patience import noted_if_it_hangs, unless_it_hangs, within
 from include.orchestration.compat import postgres_hook
 from include.orchestration.connections import POSTGRES_CONN_ID
 from include.usage.alerts import state
@@ -23,6 +23,8 @@ log = Log(__name__)
 
 # libpq would wait minutes for a machine that is gone.
 CONNECT_SECONDS: Final = 3.0
+#: For the register, and for keeping what has changed in it. The server's own limits are below that, but need a server.
+ANSWER_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -37,28 +39,44 @@ class Memory:
 def memory(keys: Iterable[str], now: dt.datetime) -> Iterator[Memory]:
     """What was told so far, for one process at a time; what is changed in it is kept.
 
+    PostgreSQL may go at any moment; what it did not keep, the file does. Only what the caller does with its connection
+    can fail.
+
     Args:
         keys: of the alerts that are to be raised.
     """
-    entries: list[Entry] = []
     with ExitStack() as stack:
         try:
-            conn = stack.enter_context(closing(connect()))
-            register = stack.enter_context(state.register(conn, keys, now))
+            address, conn, register = _open(stack, keys, now)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the news must out
             stack.close()
             log.warning(f"PostgreSQL does not say what was told before ({type(error).__name__}); a file here does")
             yield Memory(stack.enter_context(fallback.register(now)), None)
-        else:
-            with suppress(OSError):
-                entries = fallback.kept()
-            register.take_over(entries)
-            yield Memory(register, conn)
+            return
+        kept: list[Entry] = []
+        with suppress(OSError):
+            kept = fallback.kept()
+        register.take_over(kept)
+        yield Memory(register, conn)
+        try:
+            with noted_if_it_hangs(address):
+                within(ANSWER_SECONDS, stack.close)  # commits
+        except Exception as error:  # noqa: BLE001 - as above
+            conn.close()  # if it hangs: others wait for its lock
+            log.warning(f"PostgreSQL does not keep what is told ({type(error).__name__}); a file here does")
+            with fallback.register(now) as local:
+                local.take_over(register.changed.values())
+            return
     with suppress(OSError):
-        fallback.forget(entries)
+        fallback.forget(kept)
 
 
-def connect() -> Connection:
-    """A connection of `usage_postgres`, soon or not at all."""
-    conn: Any = within(CONNECT_SECONDS, lambda: postgres_hook(POSTGRES_CONN_ID).get_conn())
-    return prepare(conn)
+def _open(stack: ExitStack, keys: Iterable[str], now: dt.datetime) -> tuple[str, Connection, Register]:
+    """The register in PostgreSQL, soon or not at all; the stack closes it, and keeps what was changed in it."""
+    hook = postgres_hook(POSTGRES_CONN_ID)
+    address = hook.connection.get_uri()
+    with unless_it_hangs(address):
+        connected: Any = within(CONNECT_SECONDS, lambda: prepare(hook.get_conn()))  # type: ignore[arg-type]  # of psycopg
+        conn: Connection = stack.enter_context(closing(connected))
+        register = within(ANSWER_SECONDS, lambda: stack.enter_context(state.register(conn, keys, now)))
+    return address, conn, register

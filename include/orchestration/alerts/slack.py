@@ -11,7 +11,7 @@ from typing import Any, Final
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-from include.orchestration.alerts.patience import Impatient, within
+from include.orchestration.alerts.patience import Impatient, LeftAlone, unless_it_hangs, within
 from include.orchestration.connections import SLACK_CONN_ID
 
 #: What all attempts at one message may take together. The DAG processor and the tasks have other work.
@@ -54,20 +54,12 @@ def post(body: Mapping[str, Any], budget: float = BUDGET_SECONDS) -> None:
     ends = time.monotonic() + budget
     try:
         client = SlackWebhookHook(slack_webhook_conn_id=SLACK_CONN_ID, retry_handlers=[], logger=_silent).client
-        for last in (False, True):
-            if (left := ends - time.monotonic()) <= 0:
-                raise NotSent("other messages took all the time that there was")
-            answer = _attempt(client, body, left)
-            if answer.status_code == 200:
-                return
-            pause = _pause(answer.status_code, answer.headers)
-            if last or pause is None:
-                raise NotSent(f"Slack answered {answer.status_code}")
-            if time.monotonic() + pause >= ends:
-                raise NotSent(f"Slack answered {answer.status_code} and asks for {pause:.0f} s of patience")
-            time.sleep(pause)
+        with unless_it_hangs(client.url):
+            _attempts(client, body, ends)
     except NotSent:
         raise
+    except LeftAlone:
+        raise NotSent("Slack did not answer a moment ago, and is left alone for a while") from None
     except Impatient:
         raise NotSent(f"Slack did not answer within {budget:.0f} s") from None
     except AirflowNotFoundException:
@@ -75,6 +67,21 @@ def post(body: Mapping[str, Any], budget: float = BUDGET_SECONDS) -> None:
     except Exception as error:  # noqa: BLE001 - whatever the client raises
         # The type alone: the text of an error may hold the webhook's address, which is its secret.
         raise NotSent(f"{type(error).__name__} on the way to Slack") from None
+
+
+def _attempts(client: Any, body: Mapping[str, Any], ends: float) -> None:
+    for last in (False, True):
+        if (left := ends - time.monotonic()) <= 0:
+            raise NotSent("other messages took all the time that there was")
+        answer = _attempt(client, body, left)
+        if answer.status_code == 200:
+            return
+        pause = _pause(answer.status_code, answer.headers)
+        if last or pause is None:
+            raise NotSent(f"Slack answered {answer.status_code}")
+        if time.monotonic() + pause >= ends:
+            raise NotSent(f"Slack answered {answer.status_code} and asks for {pause:.0f} s of patience")
+        time.sleep(pause)
 
 
 def _attempt(client: Any, body: Mapping[str, Any], seconds: float) -> Any:

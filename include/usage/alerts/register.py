@@ -92,10 +92,13 @@ class Register:
         return closed
 
     def take_over(self, entries: Iterable[Entry]) -> None:
-        """Enter what another register has raised meanwhile."""
+        """Enter what another register has raised, taken back or put right meanwhile."""
         for entry in entries:
-            if entry.key not in self.entries or self.entries[entry.key].raised_at < entry.raised_at:
+            mine = self.entries.get(entry.key)
+            if mine is None or mine.raised_at < entry.raised_at:
                 self._keep(entry)
+            elif mine.raised_at == entry.raised_at and mine != (both := _merged(mine, entry)):
+                self._keep(both)
 
     def unsent(self, messages: Iterable[Unsent], now: dt.datetime) -> list[str]:
         """Note that these were not told after all; returns the keys of those that are news still.
@@ -142,3 +145,9 @@ class Register:
 
     def _keep(self, entry: Entry) -> None:
         self.entries[entry.key] = self.changed[entry.key] = entry
+
+
+def _merged(one: Entry, other: Entry) -> Entry:
+    """What is known of an alert by two registers: once it is taken back or put right, that is so."""
+    ends = [end for end in (one.resolved_at, other.resolved_at) if end is not None]
+    return replace(one, told=one.told and other.told, resolved_at=max(ends, default=None))
