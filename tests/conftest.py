@@ -18,7 +18,7 @@ from psycopg import Connection, sql
 
 from include.usage import schema
 from include.usage.connections import prepare
-from include.usage.log import Log, send_to
+from include.usage.log import Log, find_by, send_to
 from local.servers import Postgres, Valkey
 from tests.support import PROJECT, Usage
 from tests.support import Connect as Connect
@@ -120,7 +120,7 @@ def usage(redis_client: redis.Redis, database: Connection) -> Usage:
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """The sentences that the engine logs meanwhile, wherever earlier tests have sent them."""
-    before, sentences = Log.sink, list[str]()
+    before, sentences = Log.find, list[str]()
     send_to(lambda _, __, sentence, ___: sentences.append(sentence))
     yield sentences
-    send_to(before)
+    find_by(before)

@@ -6,7 +6,7 @@ Read when the DAG is parsed: nothing here imports a driver or a hook before it i
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypedDict
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from include.usage.log import Level, send_to
+from include.usage.log import Level, Say, find_by
 from include.usage.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,12 +128,11 @@ def set_up_logging() -> None:
     if AIRFLOW_V_3_0_PLUS:
         import structlog
 
-        def to_structlog(name: str, level: Level, sentence: str, fields: Mapping[str, Any]) -> None:
-            # The log view of its UI shows nothing in place of True and False.
-            shown = {key: ("no", "yes")[value] if isinstance(value, bool) else value for key, value in fields.items()}
-            getattr(structlog.get_logger(name), level)(sentence, **shown)
+        def by_structlog(name: str, level: Level) -> Say:
+            say: Say = getattr(structlog.get_logger(name), level)
+            return say
 
-        send_to(to_structlog)
+        find_by(by_structlog)
 
 
 def pushed(session: Session, dag_run: Any, task_id: str, key: str) -> Any:

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 Level = Literal["info", "warning"]
 #: Takes the logger's name, the level, the sentence and the fields.
 Sink = Callable[[str, Level, str, Mapping[str, Any]], None]
+
+
+class Say(Protocol):
+    """Takes lines."""
+
+    def __call__(self, sentence: str, /, **fields: Any) -> None:
+        """Take one."""
+
+
+#: Finds what takes the lines of a logger's name and a level.
+Find = Callable[[str, Level], Say]
 
 
 def with_fields(sentence: str, fields: Mapping[str, Any]) -> str:
@@ -21,28 +32,47 @@ def with_fields(sentence: str, fields: Mapping[str, Any]) -> str:
     return f"{sentence}  {told}" if told else sentence
 
 
-def to_logging(name: str, level: Level, sentence: str, fields: Mapping[str, Any]) -> None:
-    """Hand a line to the standard library, which knows no fields."""
-    getattr(logging.getLogger(name), level)("%s", with_fields(sentence, fields))
+def to_logging(name: str, level: Level) -> Say:
+    """The standard library, which knows no fields."""
+
+    def say(sentence: str, /, **fields: Any) -> None:
+        # Names the line of who says it, and not this one.
+        getattr(logging.getLogger(name), level)("%s", with_fields(sentence, fields), stacklevel=2)
+
+    return say
 
 
 class Log:
-    """What a module logs by."""
+    """What a module logs by.
 
-    sink: ClassVar[Sink] = staticmethod(to_logging)
+    What takes a line is called by who says it, with nothing in between: a log may name the line of the code.
+    """
+
+    find: ClassVar[Find] = staticmethod(to_logging)
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def info(self, sentence: str, /, **fields: Any) -> None:
+    @property
+    def info(self) -> Say:
         """Say what was done."""
-        Log.sink(self._name, "info", sentence, fields)
+        return Log.find(self._name, "info")
 
-    def warning(self, sentence: str, /, **fields: Any) -> None:
+    @property
+    def warning(self) -> Say:
         """Say what somebody should look at."""
-        Log.sink(self._name, "warning", sentence, fields)
+        return Log.find(self._name, "warning")
+
+
+def find_by(find: Find) -> None:
+    """Let all lines from now on go to what is found so."""
+    Log.find = staticmethod(find)  # a function, not a method
 
 
 def send_to(sink: Sink) -> None:
     """Let all lines from now on go there."""
-    Log.sink = staticmethod(sink)  # a function, not a method
+
+    def find(name: str, level: Level) -> Say:
+        return lambda sentence, /, **fields: sink(name, level, sentence, fields)
+
+    find_by(find)

@@ -366,7 +366,8 @@ def _tell(proof: Proof) -> None:
     for report in proof.reports:
         log.info(
             f"{report.date} is {report.verdict}: Redis {report.redis_total:,}, PostgreSQL {report.postgres_total:,}",
-            **report.as_metadata(),
+            # Airflow's log view shows nothing in place of True and False.
+            **report.as_metadata() | {"settled": "yes" if report.settled else "no"},
         )
 
 

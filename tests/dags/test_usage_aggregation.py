@@ -11,7 +11,6 @@ import pytest
 from include.usage import clock
 from local.servers.processes import free_port
 from tests.dags.support import Dag, Ended
-from tests.dags.versions import AIRFLOW_3
 from tests.support import Usage, key, raw
 
 TODAY = clock.now().date()
@@ -215,8 +214,7 @@ def test_log_reads_like_a_report(dag: Dag, usage: Usage) -> None:
         f"Starting aggregation for date {DAY}": [],
         f"Found 4 usage keys of 3 merchants for {DAY}": ["keys=4", "merchants=3"],
         f"Aggregated acme: queries = 1,523 ({DAY})": [],
-        # The UI of 3.3 shows nothing in place of True.
-        f"{DAY} is verified: ": ["settled=yes" if AIRFLOW_3 else "settled=True", "rows_inserted=3"],
+        f"{DAY} is verified: ": ["settled=yes", "rows_inserted=3"],
         "Completed. Records aggregated: 3, errors: 1": ["records=3", "errors=1", "dead_letters=1"],
     }
     lines = {said: [line for line in ended.log.splitlines() if said in line] for said in report}
@@ -224,6 +222,9 @@ def test_log_reads_like_a_report(dag: Dag, usage: Usage) -> None:
         assert any(all(f" {field}" in line for field in fields) for line in lines[said]), (said, lines[said])
     told = [ended.log.index(said) for said in report]
     assert told == sorted(told)
+    # And the line of the code that says so, on both versions.
+    for said in report:
+        assert any(re.search(r"\b(pipeline|store)\.py:\d+", line) for line in lines[said]), lines[said]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from include.usage.log import Log, send_to
+from include.usage.log import Log, find_by, send_to
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
     """No log: thousands of runs would fill memory with it."""
-    before = Log.sink
+    before = Log.find
     send_to(lambda *_: None)
     yield
-    send_to(before)
+    find_by(before)
