@@ -106,7 +106,7 @@ def test_slack_that_hangs_is_left(receiver: Receiver) -> None:
     receiver.before = over.wait
     try:
         with pytest.raises(NotSent, match="did not answer within"):
-            slack.post(BODY, budget=0.5)
+            slack.post(BODY, budget=2)
     finally:
         over.set()
 
@@ -116,7 +116,7 @@ def test_what_was_sent_whole_and_not_answered_may_have_arrived(receiver: Receive
     receiver.before = lambda: over.wait(5)
     try:
         with pytest.raises(Unanswered):
-            slack.post(BODY, budget=0.5)
+            slack.post(BODY, budget=2)
     finally:
         over.set()
     assert len(receiver.messages) == 1
@@ -132,7 +132,7 @@ def test_what_found_nobody_to_answer_has_not_arrived(monkeypatch: pytest.MonkeyP
             client.connect_ex(("127.0.0.1", port))
         monkeypatch.setenv("AIRFLOW_CONN_USAGE_SLACK", connection(port))
         with pytest.raises(NotSent) as refused:
-            slack.post(BODY, budget=0.5)
+            slack.post(BODY, budget=2)
     assert not isinstance(refused.value, Unanswered)
 
 

@@ -72,7 +72,7 @@ def post(body: Mapping[str, Any], budget: float = BUDGET_SECONDS) -> None:
 def _attempts(client: Any, body: Mapping[str, Any], ends: float) -> None:
     for last in (False, True):
         if (left := ends - time.monotonic()) <= 0:
-            raise NotSent("other messages took all the time that there was")
+            raise NotSent("there was no time left for it")
         answer = _attempt(client, body, left)
         if answer.status_code == 200:
             return
