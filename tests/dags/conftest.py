@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from include.orchestration.alerts import fallback
 from local.servers import Valkey
 from tests.dags.support import Dag, Runner, airflow_environment
 from tests.dags.versions import AIRFLOW_3
@@ -53,6 +54,7 @@ def temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(fallback, "_remembered", {})
     return folder
 
 

@@ -320,11 +320,60 @@ def test_a_failure_is_told_whenever_postgresql_goes(
 
 
 @pytest.mark.usefixtures("outage")
-def test_a_file_that_somebody_else_could_write_is_not_used(receiver: Receiver) -> None:
+def test_a_file_that_somebody_else_could_write_is_not_used(
+    receiver: Receiver, database: object, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert database
     fallback.folder().mkdir()
     fallback.folder().chmod(0o777)
-    callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
-    assert receiver.messages == []
+    assert_told_once(receiver)
+    assert list(fallback.folder().iterdir()) == []
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+    assert_told_once(receiver)
+
+
+def test_a_full_disk_keeps_no_news_back(receiver: Receiver, tmp_path: Path) -> None:
+    """PostgreSQL is down, and no file can grow."""
+    tell = (
+        "import resource; from include.orchestration import callbacks\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "for _ in range(2): callbacks.notify_failure({'run_id': 'r', 'reason': 'task_failure'})"
+    )
+    environment = airflow_environment(tmp_path) | {
+        "AIRFLOW_CONN_USAGE_POSTGRES": f"postgresql://u:p@127.0.0.1:{free_port()}/x",
+        "AIRFLOW_CONN_USAGE_SLACK": connection(receiver.port),
+    }
+    subprocess.run([sys.executable, "-c", tell], cwd=PROJECT, env=environment, check=True, stdout=subprocess.PIPE)
+    assert len(receiver.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "5",
+        "{}",
+        '[1, {"key": "a"}]',
+        '[{"key": "a", "kind": "of tomorrow", "raised_at": "2026-11-24T00:00:00Z"}]',
+    ],
+    ids=["empty", "cut short", "no list", "no rows", "odd rows", "another version's"],
+)
+@pytest.mark.parametrize("is_down", [True, False], ids=["down", "up"])
+def test_a_file_that_is_not_understood_keeps_no_news_back(
+    receiver: Receiver, database_url: str, monkeypatch: pytest.MonkeyPatch, text: str, is_down: bool
+) -> None:
+    nowhere = f"postgresql://u:p@127.0.0.1:{free_port()}/x"
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", nowhere if is_down else database_url)
+    fallback.folder().mkdir(mode=0o700)
+    (fallback.folder() / "alerts.json").write_text(text)
+    assert_told_once(receiver)
+
+
+def assert_told_once(receiver: Receiver) -> None:
+    for _ in range(2):
+        callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
+    assert len(receiver.messages) == 1
 
 
 def test_a_run_that_verified_nothing_ends_no_alert(

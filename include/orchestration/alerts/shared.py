@@ -15,7 +15,7 @@ from include.orchestration.alerts.patience import noted_if_it_hangs, unless_it_h
 from include.orchestration.compat import postgres_hook
 from include.orchestration.connections import POSTGRES_CONN_ID
 from include.usage.alerts import state
-from include.usage.alerts.register import Entry, Register
+from include.usage.alerts.register import Register
 from include.usage.connections import prepare
 from include.usage.log import Log
 
@@ -53,9 +53,7 @@ def memory(keys: Iterable[str], now: dt.datetime) -> Iterator[Memory]:
             log.warning(f"PostgreSQL does not say what was told before ({type(error).__name__}); a file here does")
             yield Memory(stack.enter_context(fallback.register(now)), None)
             return
-        kept: list[Entry] = []
-        with suppress(OSError):
-            kept = fallback.kept()
+        kept = fallback.kept()
         register.take_over(kept)
         yield Memory(register, conn)
         try:
