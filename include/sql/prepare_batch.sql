@@ -9,4 +9,8 @@ SELECT set_config('synchronous_commit', 'off', true),
        set_config('enable_seqscan', 'off', true),
        set_config('enable_nestloop', 'off', true),
        set_config('random_page_cost', '1.1', true),
-       set_config('max_parallel_workers_per_gather', '0', true);
+       set_config('max_parallel_workers_per_gather', '0', true),
+       -- A plan made once for all dates would lock the partitions of all months.
+       set_config('plan_cache_mode', CASE relkind WHEN 'p' THEN 'force_custom_plan' ELSE current_setting('plan_cache_mode') END, true)
+FROM pg_class
+WHERE oid = 'merchant_usage'::regclass;

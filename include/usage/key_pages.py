@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from include.usage.batches import Group
@@ -18,24 +19,17 @@ _COPY_ESCAPES: Final = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
 
 
 class Page(NamedTuple):
-    """Some keys that are read together: those of its groups, merchant by merchant."""
+    """Some keys of one date that are read together: those of its groups, merchant by merchant."""
 
+    date: dt.date
     groups: list[Group]
     raw_keys: list[bytes]
-
-    @property
-    def dates(self) -> Counter[dt.date]:
-        """How many of the keys are of which date."""
-        dates: Counter[dt.date] = Counter()
-        for date, metric_types, merchant_ids in self.groups:
-            dates[date] += len(metric_types) * len(merchant_ids)
-        return dates
 
     def row_starts(self) -> list[bytes]:
         """For each key what its row in COPY's text format begins with: all but the value."""
         starts: list[bytes] = []
-        for date, metric_types, merchant_ids in self.groups:
-            day = iso(date)
+        day = iso(self.date)
+        for _, metric_types, merchant_ids in self.groups:
             heads = [f"{_escape(merchant)}\t{day}\t".encode() for merchant in merchant_ids]
             ends = [f"{_escape(metric)}\t".encode() for metric in metric_types]
             starts += [head + end for head in heads for end in ends]
@@ -43,26 +37,27 @@ class Page(NamedTuple):
 
 
 def key_pages(groups: Iterable[Group], prefix: str, size: int = PAGE) -> Iterator[Page]:
-    """Cut groups into pages of `size` keys, or a merchant's metric types more.
+    """Cut groups into pages of `size` keys, or a merchant's metric types more; each ends with its date.
 
     Keys and rows are put together from parts that were encoded and escaped once, never one by one.
     """
-    page = Page([], [])
-    for date, metric_types, merchant_ids in groups:
-        for first in range(0, len(metric_types), size):
-            some = metric_types[first : first + size]
-            done = 0
-            while done < len(merchant_ids):
-                room = max(1, (size - len(page.raw_keys)) // len(some))
-                group = Group(date, some, merchant_ids[done : done + room])
-                page.groups.append(group)
-                page.raw_keys.extend(_raw_keys(group, prefix))
-                done += room
-                if len(page.raw_keys) + len(some) > size:
-                    yield page
-                    page = Page([], [])
-    if page.raw_keys:
-        yield page
+    for date, of_date in groupby(groups, key=attrgetter("date")):
+        page = Page(date, [], [])
+        for _, metric_types, merchant_ids in of_date:
+            for first in range(0, len(metric_types), size):
+                some = metric_types[first : first + size]
+                done = 0
+                while done < len(merchant_ids):
+                    room = max(1, (size - len(page.raw_keys)) // len(some))
+                    group = Group(date, some, merchant_ids[done : done + room])
+                    page.groups.append(group)
+                    page.raw_keys.extend(_raw_keys(group, prefix))
+                    done += room
+                    if len(page.raw_keys) + len(some) > size:
+                        yield page
+                        page = Page(date, [], [])
+        if page.raw_keys:
+            yield page
 
 
 def _raw_keys(group: Group, prefix: str) -> list[bytes]:

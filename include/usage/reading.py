@@ -50,19 +50,19 @@ class Reader:
             on_reading: called with every good value.
         """
         over = [group for group in batch.groups if group.date not in batch.live_dates]
-        if on_reading is None and over:
+        if over:
             self._new = not rows_held(conn, next(key_pages(over, self._prefix)))
-        if on_reading is not None or not over or self._new:
+        if not over or self._new:
             return self._read_all(batch, open_keys, on_reading)
         live = [group for group in batch.groups if group.date in batch.live_dates]
         staged = Staged()
         # A list, because COPY and queries cannot share the connection; of a transaction's share, so it is bounded.
-        unequal = list(read_unequal(self.client, conn, over, self._prefix, staged, open_keys=open_keys))
-        return Reading(chain(unequal, read_all(self.client, live, self._prefix, staged, open_keys=open_keys)), staged)
+        unequal = list(read_unequal(self.client, conn, over, self._prefix, staged, open_keys, on_reading))
+        return Reading(chain(unequal, read_all(self.client, live, self._prefix, staged, open_keys, on_reading)), staged)
 
     def _read_all(self, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
         staged = Staged()
-        rows = read_all(self.client, batch.groups, self._prefix, staged, open_keys=open_keys, on_reading=on_reading)
+        rows = read_all(self.client, batch.groups, self._prefix, staged, open_keys, on_reading)
         return Reading(rows, staged)
 
 

@@ -47,20 +47,14 @@ class Staged:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     healed: list[bytes] = field(default_factory=list)
 
-    def note_read(self, page: Page) -> None:
-        """Note a page on which all is good."""
-        for date, number in page.dates.items():
-            self.by_date[date].read += number
-
 
 def read_all(
     client: RedisClient,
     groups: Iterable[Group],
     prefix: str,
     staged: Staged,
-    *,
-    open_keys: OpenKeys = frozenset(),
-    on_reading: OnReading | None = None,
+    open_keys: OpenKeys,
+    on_reading: OnReading | None,
 ) -> Iterator[bytes]:
     """Read counters, and give them as rows of COPY's text format, a page at a time.
 
@@ -73,9 +67,8 @@ def read_all(
     """
     for page, raws in read_pages(client, key_pages(groups, prefix)):
         # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
-        untold = not open_keys or open_keys.isdisjoint(page.raw_keys)
-        if untold and on_reading is None and all_plain(raws):
-            staged.note_read(page)
+        if _untold(page, open_keys) and all_plain(raws):
+            _note_plain(staged, page, raws, prefix, on_reading)
             yield copy_rows(page.row_starts(), raws)
         else:
             values = readings(client, page.raw_keys, raws)
@@ -88,8 +81,8 @@ def read_unequal(
     groups: Iterable[Group],
     prefix: str,
     staged: Staged,
-    *,
-    open_keys: OpenKeys = frozenset(),
+    open_keys: OpenKeys,
+    on_reading: OnReading | None,
 ) -> Iterator[bytes]:
     """As `read_all`, but only the rows of those counters that PostgreSQL does not hold just as Redis has them.
 
@@ -97,16 +90,16 @@ def read_unequal(
     """
     for both in side_by_side(client, conn, key_pages(groups, prefix)):
         page, raws = both.page, both.raws
-        untold = not open_keys or open_keys.isdisjoint(page.raw_keys)
-        if untold and both.equal:
-            staged.note_read(page)
-        elif untold and all_plain(raws):
-            staged.note_read(page)
-            starts, unequal = page.row_starts(), both.unequal()
-            yield copy_rows([starts[i] for i in unequal], [raws[i] for i in unequal])
+        untold = _untold(page, open_keys)
+        equal = untold and both.equal
+        if equal or (untold and all_plain(raws)):
+            _note_plain(staged, page, raws, prefix, on_reading)
+            if not equal:
+                starts, unequal = page.row_starts(), both.unequal()
+                yield copy_rows([starts[i] for i in unequal], [raws[i] for i in unequal])
         else:
             values = readings(client, page.raw_keys, raws)
-            yield copy_rows(*_sort(staged, page, values, prefix, open_keys, None))
+            yield copy_rows(*_sort(staged, page, values, prefix, open_keys, on_reading))
 
 
 def stage(conn: Connection, rows: Iterable[bytes]) -> None:
@@ -121,6 +114,23 @@ def stage_names(conn: Connection, groups: Iterable[Group], prefix: str) -> None:
     """COPY keys into the temporary table `usage_staged`, without values. Needs a transaction."""
     starts = (page.row_starts() for page in key_pages(groups, prefix))
     stage(conn, (copy_rows(some, [None] * len(some)) for some in starts))
+
+
+def _untold(page: Page, open_keys: OpenKeys) -> bool:
+    """Whether none of the keys has an open dead letter."""
+    return not open_keys or open_keys.isdisjoint(page.raw_keys)
+
+
+def _note_plain(
+    staged: Staged, page: Page, raws: Sequence[bytes | None], prefix: str, on_reading: OnReading | None
+) -> None:
+    """Count a page on which all is plain, and tell each value if anybody asks."""
+    staged.by_date[page.date].read += len(page.raw_keys)
+    if on_reading is not None:
+        for raw_key, raw in zip(page.raw_keys, raws, strict=True):
+            key = parse_key(raw_key, prefix)
+            assert isinstance(key, CounterKey) and raw is not None  # noqa: PT018  # batches name nothing else; it is plain
+            on_reading(key, int(raw))
 
 
 def _sort(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
@@ -146,7 +147,8 @@ def verify(
     """
     settled = {scope.date: scope.settled for scope in scopes}
     parameters = _parameters(scopes)
-    groups = [group for batch in batches for group in batch.groups]
+    # By date, because a page ends with its date.
+    groups = sorted((group for batch in batches for group in batch.groups), key=attrgetter("date"))
     tally = _Tally()
     with conn.transaction():
         conn.execute(query("set_snapshot"))
@@ -280,8 +282,7 @@ def _compare_named(look: _Look, groups: Iterable[Group], tally: _Tally) -> None:
     """Compare each key that the scan found with its row."""
     with _planned(look.conn, seqscan="off"):
         for both in side_by_side(look.client, look.conn, key_pages(groups, look.prefix)):
-            for date, number in both.page.dates.items():
-                tally.by_date[date].with_row += number
+            tally.by_date[both.page.date].with_row += len(both.raws)
             if not both.equal or (look.unheld and not look.unheld.keys().isdisjoint(both.page.raw_keys)):
                 _judge_unequal(look, both, tally)
 

@@ -150,7 +150,7 @@ def test_what_an_attempt_read_before_is_not_forgotten(usage: Usage) -> None:
     usage.client.delete(raw(key("gone", TODAY)))
     stored = stored._replace(batches=[batch.only(["acme"]) for batch in stored.batches])
     with pytest.raises(
-        UsageMismatch, match="gone queries of .*: Redis has nothing, PostgreSQL has no row, this run read 6"
+        UsageMismatch, match=r"gone queries .*: Redis has nothing, PostgreSQL has no row, this run read 6"
     ):
         usage.prove(stored)
 
