@@ -36,12 +36,11 @@ class SideBySide:
         """Which of the keys, by number, have no row, or not what Redis has. A negative value equals nothing."""
         if self.rows == len(self.raws) and None not in self.raws and b":-" not in self.text:
             # Usually the same names, and some other counters among them.
-            ours, theirs = self._told_by_redis().split(b":"), self.text.split(b":")
-            if len(ours) == len(theirs):
+            ours, theirs, places = self._told_by_redis().split(b":"), self.text.split(b":"), self._places()
+            if len(ours) == len(theirs) == places[-1] + 1:  # else some value or name has a ':' in it
                 differing = list(compress(count(), map(ne, ours, theirs)))
-                places = self._places()
                 chosen = [bisect_left(places, place) for place in differing]
-                if [places[i] for i in chosen if i < len(places)] == differing:
+                if [places[i] for i in chosen] == differing:
                     return chosen
         pairs = zip(self._counters(), self.raws, strict=True)
         return [i for i, (counter, raw) in enumerate(pairs) if counter is None or counter != raw or raw[:1] == b"-"]

@@ -290,7 +290,9 @@ def _compare_named(look: _Look, groups: Iterable[Group], tally: _Tally) -> None:
 def _judge_unequal(look: _Look, both: SideBySide, tally: _Tally) -> None:
     """Judge those keys of a page whose row is missing, is not what Redis has, or less than was read."""
     of_page = both.page.raw_keys
-    chosen = sorted({*both.unequal(), *(i for i, raw_key in enumerate(of_page) if raw_key in look.unheld)})
+    chosen = both.unequal()
+    if look.unheld:
+        chosen = sorted({*chosen, *(i for i, raw_key in enumerate(of_page) if raw_key in look.unheld)})
     raw_keys = [of_page[i] for i in chosen]
     values = readings(look.client, raw_keys, [both.raws[i] for i in chosen])
     keys = [key for raw_key in raw_keys if isinstance(key := parse_key(raw_key, look.prefix), CounterKey)]

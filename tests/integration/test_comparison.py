@@ -116,6 +116,13 @@ def test_rows_under_names_with_a_colon_forge_nothing(usage: Usage, rows: dict[st
     assert told
 
 
+def test_a_value_and_a_name_with_a_colon_forge_nothing_together(usage: Usage) -> None:
+    a, z = key("acme", metric_type="a"), key("acme", metric_type="z")
+    usage.write({a: "1:m", z: 3})
+    insert(usage, {a: 1, key("acme", metric_type="m:z"): 3})
+    assert unequal(usage, [a, z]) == {a, z}
+
+
 def test_rows_without_a_number_are_unequal(usage: Usage) -> None:
     usage.conn.execute("ALTER TABLE merchant_usage ALTER metric_value DROP NOT NULL")
     usage.write({key("acme"): 5, key("acme", metric_type="other"): 6})
