@@ -134,6 +134,7 @@ def test_later_parallel_run_is_no_regression(
     usage.write({key("acme"): 5})
     if row_was_there:
         usage.aggregate()
+        usage.write({key("acme"): 6})  # what is stored already is not staged
     monkeypatch.setattr(store, "stage", Later(usage, connect(), stored=8, counter=counter).stage)
     proof = usage.aggregate(on_regression=on_regression)
     assert usage.rows() == {key("acme"): ends_at}
