@@ -434,8 +434,9 @@ def _require_readings(conn: Connection, run_id: str, result: BatchResult) -> Non
     kept = row[0] if row else 0
     if kept < result.live_readings:
         raise RunIncomplete(
-            f"This run read {result.live_readings} counters of live dates, but only {kept} of these readings are "
-            "left (PostgreSQL crashed since?). Clear upsert_merchant_usage with its downstream tasks."
+            f"This run read {result.live_readings} counters of live dates, but only {kept} of these readings are left: "
+            "PostgreSQL crashed since, or the run was verified once. Clear upsert_merchant_usage with its downstream "
+            "tasks."
         )
 
 
