@@ -13,6 +13,7 @@ from redis.cluster import RedisCluster
 
 from include.orchestration.operations import count_requests, count_statements
 from local.servers import Valkey
+from local.servers.processes import free_port
 from tests.scheduler.world import wait_until
 
 KEYS = [f"usage:{n}" for n in range(100)]
@@ -35,7 +36,9 @@ class Tally:
 @pytest.fixture
 def cluster(server_folder: Path) -> Iterator[RedisCluster]:
     """A cluster of one primary."""
-    with Valkey(server_folder / "cluster-of-one", extra_config=["cluster-enabled yes"]) as server:
+    # The port of the cluster's own talk would be 10 000 above the other, and that is too high for some.
+    configuration = ["cluster-enabled yes", f"cluster-port {free_port()}"]
+    with Valkey(server_folder / "cluster-of-one", extra_config=configuration) as server:
         with redis.Redis.from_url(server.url) as node:
             node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: b"cluster_state:ok" in node.execute_command("CLUSTER", "INFO"), "the cluster is up")
