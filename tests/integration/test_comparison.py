@@ -64,6 +64,7 @@ def insert(usage: Usage, rows: dict[CounterKey, int | None], carried: int = 0) -
 )
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @example(redis={key("acme"): "1"}, stored={}, same=True, size=5)
+@example(redis={key("acme"): "-5", key("beta"): "1"}, stored={key("acme"): -5, key("beta"): 1}, same=False, size=5)
 def test_what_is_unequal_is_told_key_by_key(
     usage: Usage, redis: dict[CounterKey, str], stored: dict[CounterKey, int], same: bool, size: int
 ) -> None:
