@@ -55,15 +55,14 @@ class Reader:
         if not over or self._new:
             return self._read_all(batch, open_keys, on_reading)
         live = [group for group in batch.groups if group.date in batch.live_dates]
-        staged = Staged()
+        staged = Staged(self._prefix, open_keys, on_reading)
         # A list, because COPY and queries cannot share the connection; of a transaction's share, so it is bounded.
-        unequal = list(read_unequal(self.client, conn, over, self._prefix, staged, open_keys, on_reading))
-        return Reading(chain(unequal, read_all(self.client, live, self._prefix, staged, open_keys, on_reading)), staged)
+        unequal = list(read_unequal(self.client, conn, over, staged))
+        return Reading(chain(unequal, read_all(self.client, live, staged)), staged)
 
     def _read_all(self, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
-        staged = Staged()
-        rows = read_all(self.client, batch.groups, self._prefix, staged, open_keys, on_reading)
-        return Reading(rows, staged)
+        staged = Staged(self._prefix, open_keys, on_reading)
+        return Reading(read_all(self.client, batch.groups, staged), staged)
 
 
 class ReaderAhead(Reader):

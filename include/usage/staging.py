@@ -41,65 +41,50 @@ class Staged:
     """What reading some keys found besides the good values, which become rows.
 
     Of a flood of bad values the first are kept, all are counted.
+
+    Args:
+        open_keys: keys with an open dead letter; those now good or gone are added to `healed`.
+        on_reading: called with every good value.
     """
 
+    prefix: str
+    open_keys: OpenKeys
+    on_reading: OnReading | None
     by_date: dict[dt.date, DateReading] = field(default_factory=lambda: defaultdict(DateReading))
     dead_letters: list[DeadLetter] = field(default_factory=list)
     healed: list[bytes] = field(default_factory=list)
 
 
-def read_all(
-    client: RedisClient,
-    groups: Iterable[Group],
-    prefix: str,
-    staged: Staged,
-    open_keys: OpenKeys,
-    on_reading: OnReading | None,
-) -> Iterator[bytes]:
+def read_all(client: RedisClient, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
     """Read counters, and give them as rows of COPY's text format, a page at a time.
 
     Memory stays flat, however many keys come.
-
-    Args:
-        staged: is filled with all that is not a good value.
-        open_keys: keys with an open dead letter; those now good or gone are added to `healed`.
-        on_reading: called with every good value.
     """
-    for page, raws in read_pages(client, key_pages(groups, prefix)):
+    for page, raws in read_pages(client, key_pages(groups, staged.prefix)):
         # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
-        if _untold(page, open_keys) and all_plain(raws):
-            _note_plain(staged, page, raws, prefix, on_reading)
+        if _untold(page, staged) and all_plain(raws):
+            _note_plain(staged, page, raws)
             yield copy_rows(page.row_starts(), raws)
         else:
-            values = readings(client, page.raw_keys, raws)
-            yield copy_rows(*_sort(staged, page, values, prefix, open_keys, on_reading))
+            yield copy_rows(*_sort(staged, page, readings(client, page.raw_keys, raws)))
 
 
-def read_unequal(
-    client: RedisClient,
-    conn: Connection,
-    groups: Iterable[Group],
-    prefix: str,
-    staged: Staged,
-    open_keys: OpenKeys,
-    on_reading: OnReading | None,
-) -> Iterator[bytes]:
+def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
     """As `read_all`, but only the rows of those counters that PostgreSQL does not hold just as Redis has them.
 
     Rows only rise: whoever was found equal stays at what was read, or above.
     """
-    for both in side_by_side(client, conn, key_pages(groups, prefix)):
+    for both in side_by_side(client, conn, key_pages(groups, staged.prefix)):
         page, raws = both.page, both.raws
-        untold = _untold(page, open_keys)
+        untold = _untold(page, staged)
         equal = untold and both.equal
         if equal or (untold and all_plain(raws)):
-            _note_plain(staged, page, raws, prefix, on_reading)
+            _note_plain(staged, page, raws)
             if not equal:
                 starts, unequal = page.row_starts(), both.unequal()
                 yield copy_rows([starts[i] for i in unequal], [raws[i] for i in unequal])
         else:
-            values = readings(client, page.raw_keys, raws)
-            yield copy_rows(*_sort(staged, page, values, prefix, open_keys, on_reading))
+            yield copy_rows(*_sort(staged, page, readings(client, page.raw_keys, raws)))
 
 
 def stage(conn: Connection, rows: Iterable[bytes]) -> None:
@@ -116,36 +101,29 @@ def stage_names(conn: Connection, groups: Iterable[Group], prefix: str) -> None:
     stage(conn, (copy_rows(some, [None] * len(some)) for some in starts))
 
 
-def _untold(page: Page, open_keys: OpenKeys) -> bool:
+def _untold(page: Page, staged: Staged) -> bool:
     """Whether none of the keys has an open dead letter."""
-    return not open_keys or open_keys.isdisjoint(page.raw_keys)
+    return not staged.open_keys or staged.open_keys.isdisjoint(page.raw_keys)
 
 
-def _note_plain(
-    staged: Staged, page: Page, raws: Sequence[bytes | None], prefix: str, on_reading: OnReading | None
-) -> None:
+def _note_plain(staged: Staged, page: Page, raws: Sequence[bytes | None]) -> None:
     """Count a page on which all is plain, and tell each value if anybody asks."""
     staged.by_date[page.date].read += len(page.raw_keys)
-    if on_reading is not None:
+    if staged.on_reading is not None:
         for raw_key, raw in zip(page.raw_keys, raws, strict=True):
-            key = parse_key(raw_key, prefix)
+            key = parse_key(raw_key, staged.prefix)
             assert isinstance(key, CounterKey) and raw is not None  # noqa: PT018  # batches name nothing else; it is plain
-            on_reading(key, int(raw))
+            staged.on_reading(key, int(raw))
 
 
 def _sort(
-    staged: Staged,
-    page: Page,
-    values: Sequence[int | DeadLetter | None],
-    prefix: str,
-    open_keys: OpenKeys,
-    on_reading: OnReading | None,
+    staged: Staged, page: Page, values: Sequence[int | DeadLetter | None]
 ) -> tuple[list[bytes], list[bytes | None]]:
     """Count a page of readings key by key; returns row starts and values of those to be staged."""
     starts: list[bytes] = []
     good: list[bytes | None] = []
     for raw_key, start, value in zip(page.raw_keys, page.row_starts(), values, strict=True):
-        key = parse_key(raw_key, prefix)
+        key = parse_key(raw_key, staged.prefix)
         assert isinstance(key, CounterKey)  # batches name nothing else
         reading = staged.by_date[key.date]
         if isinstance(value, DeadLetter):
@@ -153,7 +131,7 @@ def _sort(
             if len(staged.dead_letters) < MAX_DEAD_LETTERS:
                 staged.dead_letters.append(with_date(value, key.date))
             continue
-        if raw_key in open_keys:
+        if raw_key in staged.open_keys:
             staged.healed.append(raw_key)
         if value is None:
             reading.expired += 1
@@ -161,8 +139,8 @@ def _sort(
         reading.read += 1
         starts.append(start)
         good.append(b"%d" % value)
-        if on_reading is not None:
-            on_reading(key, value)
+        if staged.on_reading is not None:
+            staged.on_reading(key, value)
     return starts, good
 
 
