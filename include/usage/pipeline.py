@@ -27,7 +27,7 @@ from include.usage.queries import query
 from include.usage.reading import Reader, ReaderAhead
 from include.usage.settings import OnRegression, Settings
 from include.usage.store import BatchResult, store_batch, totals_by_date
-from include.usage.verification import Proof, Verdict, verify
+from include.usage.verification import Proof, verify, would_do
 
 log = Log(__name__)
 
@@ -407,12 +407,7 @@ def preview(client: RedisClient, conn: Connection, run: Run, settings: Settings)
 def _tell_preview(proof: Proof, survey: Survey, *, carry: bool) -> None:
     """What a run would do. It passes no verdict: what is not stored yet is no mismatch."""
     for report in proof.reports:
-        numbers = {
-            "would_store": report.keys.get(Verdict.MISSING, 0) + report.keys.get(Verdict.BEHIND, 0),
-            "unchanged": report.keys.get(Verdict.MATCH, 0),
-            "regressed": report.keys.get(Verdict.REGRESSED, 0),
-            "expired": report.keys.get(Verdict.EXPIRED, 0),
-        }
+        numbers = would_do(report)
         log.info(
             f"{report.date}: {numbers['would_store']:,} counter(s) would be stored, "
             f"{numbers['unchanged']:,} unchanged, {numbers['regressed']:,} went backwards, "

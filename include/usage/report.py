@@ -13,7 +13,7 @@ from rich.text import Text
 
 from include.usage.keys import shown
 from include.usage.text import escape
-from include.usage.verification import Proof, Verdict
+from include.usage.verification import Proof, would_do
 
 # Wide enough for the totals of a billion, narrow enough for the log view without scrolling.
 WIDTH = 140
@@ -68,7 +68,7 @@ def describe_preview(proof: Proof, width: int = WIDTH) -> str:
                 report.date,
                 report.redis_total,
                 report.postgres_total,
-                *(sum(report.keys.get(verdict, 0) for verdict in column) for column in _PREVIEW_COLUMNS),
+                *would_do(report).values(),
                 report.bad_values,
             )
             for report in proof.reports
@@ -76,14 +76,6 @@ def describe_preview(proof: Proof, width: int = WIDTH) -> str:
         width,
     )
     return "\n".join([dates, *describe_merchants(proof, width)])
-
-
-_PREVIEW_COLUMNS = (
-    (Verdict.MISSING, Verdict.BEHIND),
-    (Verdict.MATCH,),
-    (Verdict.REGRESSED,),
-    (Verdict.EXPIRED,),
-)
 
 
 def describe_merchants(proof: Proof, width: int = WIDTH) -> list[str]:

@@ -103,6 +103,17 @@ class Difference:
         return f"{self.key}: Redis has {redis}, PostgreSQL has {postgres}{read} ({self.verdict})"
 
 
+def would_do(report: DateReport) -> dict[str, int]:
+    """What a run would do to the keys of a date that was compared as if settled, in the order in which it is told."""
+    columns = {
+        "would_store": [verdict for verdict in Verdict if verdict.fails],
+        "unchanged": [Verdict.MATCH],
+        "regressed": [Verdict.REGRESSED],
+        "expired": [Verdict.EXPIRED],
+    }
+    return {name: sum(report.keys.get(verdict, 0) for verdict in verdicts) for name, verdicts in columns.items()}
+
+
 @dataclass(slots=True)
 class Proof:
     """What verification found: a report for each date, and the keys that fail it (of many, the first)."""
@@ -306,10 +317,7 @@ def _judge_unequal(look: _Look, both: SideBySide, tally: _Tally) -> None:
             found.rows += 1
         else:
             found.with_row -= 1
-        if isinstance(now, DeadLetter):
-            tally.note_bad(key, (stored or 0) - carried)
-        else:
-            seen.append(_Seen(key, raw_key, stored, carried, read, now))
+        seen.append(_Seen(key, raw_key, stored, carried, read, now))
     _judge(look, seen, tally)
 
 
@@ -330,8 +338,6 @@ def _compare_unnamed(look: _Look, parameters: dict[str, Any], tally: _Tally) -> 
                     # A row under a name that no counter can have: there is none in Redis.
                     found.verdicts[Verdict.EXPIRED] += 1
                     found.more_in_redis -= (stored or 0) - carried
-                elif isinstance(now, DeadLetter):
-                    tally.note_bad(key, (stored or 0) - carried)
                 else:
                     seen.append(_Seen(key, raw_key, stored, carried, read, now))
             _judge(look, seen, tally)
@@ -344,10 +350,7 @@ def _judge_unheld(look: _Look, tally: _Tally) -> None:
         for raw_key, now in zip(raw_keys, read_page(look.client, raw_keys), strict=True):
             key = parse_key(raw_key, look.prefix)
             assert isinstance(key, CounterKey)  # it was read
-            if isinstance(now, DeadLetter):
-                tally.note_bad(key, 0)
-            else:
-                seen.append(_Seen(key, raw_key, None, 0, look.unheld[raw_key], now))
+            seen.append(_Seen(key, raw_key, None, 0, look.unheld[raw_key], now))
         _judge(look, seen, tally)
 
 
@@ -383,17 +386,20 @@ class _Seen(NamedTuple):
     stored: int | None
     carried: int
     read: int | None
-    now: int | None
+    now: int | DeadLetter | None
 
 
 def _judge(look: _Look, seen: Sequence[_Seen], tally: _Tally) -> None:
     lower = {
         raw_key: stored
         for _, raw_key, stored, carried, _, now in seen
-        if stored is not None and now is not None and stored - carried > now
+        if stored is not None and isinstance(now, int) and stored - carried > now
     }
     kept = dead_letters.kept(look.conn, lower)
     for key, raw_key, stored, carried, read, now in seen:
+        if isinstance(now, DeadLetter):
+            tally.note_bad(key, (stored or 0) - carried)
+            continue
         verdict = judge(
             stored=stored, carried=carried, read=read, now=now, settled=look.settled[key.date], kept=kept.get(raw_key)
         )
