@@ -18,11 +18,11 @@ from bench.contestants import Figures
 from bench.data import DAY
 from bench.running import Stage
 from bench.tables import Sheet
-from include.usage.settings import DAG_ID, load_settings
 from local.airflow import LocalAirflow
 from local.airflow_api import DagRun
 from local.airflow_environment import PROJECT
 from local.connections import postgres_connection, redis_connection
+from merchant_usage.settings import DAG_ID, load_settings
 
 NO_OP: Final = "no_op"
 LOAD_SECONDS: Final = 120

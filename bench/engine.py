@@ -13,12 +13,12 @@ from uuid import uuid4
 from bench.contestants import Figures, Servers, Work
 from bench.data import DAY, NOON, NOW, DataSet
 from bench.memory import peak_megabytes
-from include.usage import pipeline
-from include.usage.batches import Batch
-from include.usage.connections import prepare
-from include.usage.pipeline import Plan, Run
-from include.usage.settings import load_settings
-from include.usage.store import BatchResult
+from merchant_usage import pipeline
+from merchant_usage.connections import prepare
+from merchant_usage.model.batches import Batch
+from merchant_usage.pipeline import Plan, Run
+from merchant_usage.settings import load_settings
+from merchant_usage.steps.store import BatchResult
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe

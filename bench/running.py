@@ -16,9 +16,9 @@ from psycopg import Connection
 
 from bench.contestants import Figures
 from bench.data import DataSet
-from include.usage import schema
-from include.usage.connections import prepare
 from local.servers import Postgres, Valkey
+from merchant_usage.connections import prepare
+from merchant_usage.sink import schema
 
 #: What would start in the middle of some runs and not of others is done between them instead: see `Stage`.
 POSTGRES_SETTINGS: Final = {"autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "16GB"}

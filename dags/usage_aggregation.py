@@ -38,9 +38,9 @@ from airflow.providers.common.compat.sdk import (
     task,
 )
 
-from include.orchestration.compat import RETRY_BACKOFF, dag_lateness, task_lateness
-from include.orchestration.schedule import timetable
-from include.usage.settings import DAG_ID, load_settings
+from merchant_usage.orchestration.compat import RETRY_BACKOFF, dag_lateness, task_lateness
+from merchant_usage.orchestration.schedule import timetable
+from merchant_usage.settings import DAG_ID, load_settings
 
 # The tasks import their work when they run: the scheduler parses this file over and over.
 
@@ -90,53 +90,53 @@ PARAMS = {
 @task(**task_lateness(SETTINGS))
 def scan_usage() -> list[dict[str, Any]]:
     """Find this run's keys with one SCAN and deal their merchants into batches."""
-    from include.orchestration import steps
+    from merchant_usage.orchestration import tasks
 
-    return steps.scan(get_current_context(), SETTINGS)
+    return tasks.scan(get_current_context(), SETTINGS)
 
 
 @task(map_index_template="{{ task.op_kwargs['batch']['name'] }}")
 def upsert_merchant_usage(batch: dict[str, Any]) -> dict[str, Any]:
     """Read a batch's counters and raise `merchant_usage` to them."""
-    from include.orchestration import steps
+    from merchant_usage.orchestration import tasks
 
-    return steps.store(batch, get_current_context(), SETTINGS)
+    return tasks.store(batch, get_current_context(), SETTINGS)
 
 
 # All done, not all success: a failed merchant must not keep the others from being proven. It fails by itself then.
 @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[MERCHANT_USAGE], **task_lateness(SETTINGS))
 def verify_usage(batches: Any, results: Any) -> list[dict[str, Any]]:
     """Read Redis again, compare it with PostgreSQL key by key, and fail on any doubt."""
-    from include.orchestration import steps
+    from merchant_usage.orchestration import tasks
 
-    return steps.verify(batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
+    return tasks.verify(batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
 
 
 @task(**task_lateness(SETTINGS))
 def delete_stale_keys(batches: Any, reports: Any) -> dict[str, int]:
     """Delete keys past the retention whose date is verified, if that is switched on."""
-    from include.orchestration import steps
+    from merchant_usage.orchestration import tasks
 
-    return steps.delete(batches, reports, get_current_context(), SETTINGS)
+    return tasks.delete(batches, reports, get_current_context(), SETTINGS)
 
 
 def notify_failure(context: Any) -> None:
     """Send one message a failed run."""
-    from include.orchestration.callbacks import notify_failure as notify
+    from merchant_usage.orchestration.callbacks import notify_failure as notify
 
     notify(context)
 
 
 def notify_success(context: Any) -> None:
     """Send one message when runs are verified again."""
-    from include.orchestration.callbacks import notify_success as notify
+    from merchant_usage.orchestration.callbacks import notify_success as notify
 
     notify(context)
 
 
 def notify_sla_miss(*missed: Any) -> None:
     """Tell that runs are late (Airflow 2.11)."""
-    from include.orchestration.callbacks import notify_sla_miss as notify
+    from merchant_usage.orchestration.callbacks import notify_sla_miss as notify
 
     notify(*missed)
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from psycopg.conninfo import conninfo_to_dict
 from redis.connection import SSLConnection, parse_url
 
-from include.usage.errors import SettingsError
+from merchant_usage.errors import SettingsError
 
 
 def redis_connection(url: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Final, Self
 
 from redis.exceptions import RedisError
 
-from include.usage import clock
-from include.usage.connections import REDIS_URL, redis_from_url
-from include.usage.counters import MAX_VALUE, RedisClient
-from include.usage.keys import CounterKey, build_key
+from merchant_usage import clock
+from merchant_usage.connections import REDIS_URL, redis_from_url
+from merchant_usage.model.keys import CounterKey, build_key
+from merchant_usage.source.counters import MAX_VALUE, RedisClient
 
 PREFIX: Final = "usage"
 TTL: Final = dt.timedelta(days=7)

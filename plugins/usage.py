@@ -8,8 +8,8 @@ from typing import Any
 from airflow.listeners import hookimpl
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from include.orchestration.compat import mend_backfill, mend_callbacks
-from include.usage.settings import DAG_ID
+from merchant_usage.orchestration.compat import mend_backfill, mend_callbacks
+from merchant_usage.settings import DAG_ID
 
 
 @hookimpl
@@ -28,7 +28,7 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:
 
 def _leave_note(dag_run: Any) -> None:
     if dag_run.dag_id == DAG_ID:
-        from include.orchestration.notes import leave_note
+        from merchant_usage.orchestration.run_notes import leave_note
 
         leave_note(dag_run)
 

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg import Connection, sql
 
-from include.usage import schema
-from include.usage.connections import prepare
-from include.usage.log import Log, find_by, send_to
 from local.servers import Postgres, Valkey
+from merchant_usage.connections import prepare
+from merchant_usage.log import Log, find_by, send_to
+from merchant_usage.sink import schema
 from tests.support import PROJECT, Usage
 from tests.support import Connect as Connect
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import redis
 from psycopg import Connection
 
-from include.usage.batches import Batch
-from include.usage.keys import CounterKey, build_key
-from include.usage.pipeline import Plan, Run, aggregate, prove, scan, store
-from include.usage.settings import Settings, load_settings
-from include.usage.store import BatchResult
-from include.usage.verification import Proof
+from merchant_usage.model.batches import Batch
+from merchant_usage.model.keys import CounterKey, build_key
+from merchant_usage.pipeline import Plan, Run, aggregate, prove, scan, store
+from merchant_usage.settings import Settings, load_settings
+from merchant_usage.steps.store import BatchResult
+from merchant_usage.steps.verify import Proof
 
 PROJECT = Path(__file__).resolve().parent.parent
 

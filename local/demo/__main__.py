@@ -18,11 +18,6 @@ import psycopg
 from psycopg import Connection
 from redis.exceptions import RedisError
 
-from include.usage import clock, schema
-from include.usage.connections import POSTGRES_URL, REDIS_URL, postgres_from_url, redis_from_url
-from include.usage.errors import UsageError
-from include.usage.log import send_to, with_fields
-from include.usage.settings import DAG_ID, Settings, load_settings
 from local.airflow import AirflowError, LocalAirflow
 from local.airflow_api import DagRun
 from local.airflow_environment import PROJECT
@@ -35,6 +30,12 @@ from local.demo.servers import Servers, open_servers
 from local.servers import ServerError
 from local.servers.processes import lock_folder
 from local.traffic import MERCHANTS, Traffic
+from merchant_usage import clock
+from merchant_usage.connections import POSTGRES_URL, REDIS_URL, postgres_from_url, redis_from_url
+from merchant_usage.errors import UsageError
+from merchant_usage.log import send_to, with_fields
+from merchant_usage.settings import DAG_ID, Settings, load_settings
+from merchant_usage.sink import schema
 
 FOLDER: Final = PROJECT / ".local" / "demo"
 # A mapped task takes half a second of two cores: eight batches are enough to see them.

@@ -11,15 +11,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from include.usage import clock, dead_letters
-from include.usage.counters import RedisClient
-from include.usage.dates import Scope, is_settled
-from include.usage.keys import shown
-from include.usage.pipeline import Run, take_survey
-from include.usage.settings import Settings
-from include.usage.store import BatchResult
-from include.usage.verification import Proof, verify
 from local.demo.runs import RunVerdict, told
+from merchant_usage import clock
+from merchant_usage.model.dates import Scope, is_settled
+from merchant_usage.model.keys import shown
+from merchant_usage.pipeline import Run, take_survey
+from merchant_usage.settings import Settings
+from merchant_usage.sink import dead_letters
+from merchant_usage.source.counters import RedisClient
+from merchant_usage.steps.store import BatchResult
+from merchant_usage.steps.verify import Proof, verify
 
 MOST_LETTERS = 30
 

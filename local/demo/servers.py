@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from include.usage.connections import POSTGRES_URL, REDIS_URL
 from local.servers import Postgres, Valkey
+from merchant_usage.connections import POSTGRES_URL, REDIS_URL
 
 
 @dataclass(frozen=True, slots=True)

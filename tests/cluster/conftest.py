@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from psycopg import Connection
 
-from include.usage.connections import redis_from_url
+from merchant_usage.connections import redis_from_url
 from tests.cluster.servers import Cluster, running_cluster
 from tests.cluster.usage import ClusterUsage
 

@@ -19,12 +19,13 @@ import redis
 from psycopg import Connection
 from redis.crc import key_slot
 
-from include.usage import cluster, pipeline
-from include.usage.connections import redis_from_url
-from include.usage.counters import scan_pages
-from include.usage.driver_errors import explained
-from include.usage.errors import ClusterChanged, RedisUnavailable
-from include.usage.keys import CounterKey
+from merchant_usage import pipeline
+from merchant_usage.connections import redis_from_url
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import ClusterChanged, RedisUnavailable
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.source import cluster
+from merchant_usage.source.counters import scan_pages
 from tests.cluster.servers import QUICK_NODE_TIMEOUT_MS, Cluster, Node, add_node, wait_until
 from tests.cluster.usage import ClusterUsage
 from tests.support import YESTERDAY, key, raw

@@ -12,13 +12,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from include.usage import cleanup
-from include.usage.connections import redis_from_url
-from include.usage.counters import scan_pages
-from include.usage.dead_letters import Reason
-from include.usage.driver_errors import explained
-from include.usage.errors import RedisRefused, UsageMismatch
 from local.connections import redis_connection
+from merchant_usage.connections import redis_from_url
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import RedisRefused, UsageMismatch
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.source.counters import scan_pages
+from merchant_usage.steps import cleanup
 from tests.cluster.servers import Cluster
 from tests.cluster.usage import ClusterUsage
 from tests.support import PROJECT, TODAY, TOMORROW, YESTERDAY, key, raw
@@ -185,7 +185,7 @@ def test_what_a_user_of_the_cluster_must_be_allowed(
 
 def test_command_line_on_a_cluster(usage: ClusterUsage, steady: Cluster, database_url: str) -> None:
     usage.write({key(f"m{n}"): 1 for n in range(SOME)})
-    command = [sys.executable, "-m", "include.usage", "aggregate", "--date", str(YESTERDAY), "--json"]
+    command = [sys.executable, "-m", "merchant_usage", "aggregate", "--date", str(YESTERDAY), "--json"]
     environment = {**os.environ, "USAGE_REDIS_URL": steady.url, "USAGE_POSTGRES_URL": database_url}
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -194,7 +194,7 @@ def test_command_line_on_a_cluster(usage: ClusterUsage, steady: Cluster, databas
 
 
 def test_airflow_connection_of_a_cluster(usage: ClusterUsage, steady: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    from include.orchestration.connections import usage_redis
+    from merchant_usage.orchestration.connections import usage_redis
 
     usage.write({key(f"m{n}"): 1 for n in range(SOME)})
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_REDIS", redis_connection(steady.url))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from include.usage.keys import CounterKey
+from merchant_usage.model.keys import CounterKey
 from tests.support import Usage, raw
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from include.orchestration.alerts import fallback
 from local.servers import Valkey
+from merchant_usage.orchestration.alerts import file_store
 from tests.dags.support import Dag, Runner, airflow_environment
 from tests.dags.versions import AIRFLOW_3
 
@@ -54,7 +54,7 @@ def temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(fallback, "_remembered", {})
+    monkeypatch.setattr(file_store, "_remembered", {})
     return folder
 
 

@@ -20,8 +20,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """Run the DAG once, as the request says, and tell how each task ended."""
     from airflow.utils.session import create_session
 
-    from include.orchestration.compat import pushed
-    from include.orchestration.notes import note_of
+    from merchant_usage.orchestration.compat import pushed
+    from merchant_usage.orchestration.run_notes import note_of
     from tests.dags.versions import dag_bag, end_metrics, made_scheduled, named_last, start_metrics, triggered
 
     for name in [name for name in os.environ if name.startswith(OF_A_REQUEST)]:

@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 
-from include.orchestration import callbacks
-from include.orchestration.alerts import fallback, pagerduty, runs, shared, slack
-from include.orchestration.alerts.notes import TASK_IDS
-from include.orchestration.alerts.slack import NotSent, Unanswered
-from include.usage import clock
-from include.usage.alerts.alert import Alert
-from include.usage.alerts.register import AT_MOST, Told
-from include.usage.alerts.slack import render
-from include.usage.settings import load_settings
 from local.servers.processes import free_port
+from merchant_usage import clock
+from merchant_usage.alerts.alert import Alert
+from merchant_usage.alerts.register import AT_MOST, Told
+from merchant_usage.alerts.slack_message import render
+from merchant_usage.orchestration import callbacks
+from merchant_usage.orchestration.alerts import file_store, pagerduty, runs, slack_webhook, store
+from merchant_usage.orchestration.alerts.failure_notes import TASK_IDS
+from merchant_usage.orchestration.alerts.slack_webhook import NotSent, Unanswered
+from merchant_usage.settings import load_settings
 from tests.dags.support import Dag, airflow_environment
 from tests.faults.proxy import LosingProxy
 from tests.support import PROJECT, Usage, key, raw
@@ -65,7 +65,7 @@ def on_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receive
 
 
 def test_a_message_arrives_once(receiver: Receiver) -> None:
-    slack.post(BODY)
+    slack_webhook.post(BODY)
     ((path, body),) = receiver.messages
     assert path == f"/services/{TOKEN}"
     assert json.loads(body) == BODY
@@ -73,7 +73,7 @@ def test_a_message_arrives_once(receiver: Receiver) -> None:
 
 def test_patience_is_kept_as_slack_asks(receiver: Receiver) -> None:
     receiver.answers = [(429, {"Retry-After": "1"})]
-    slack.post(BODY)
+    slack_webhook.post(BODY)
     assert len(receiver.messages) == 2
 
 
@@ -91,13 +91,13 @@ def test_what_slack_refuses_is_not_sent(
 ) -> None:
     receiver.answers = list(answers)
     with pytest.raises(NotSent, match=told):
-        slack.post(BODY)
+        slack_webhook.post(BODY)
     assert len(receiver.messages) == attempts
 
 
 def test_a_passing_error_of_slack_is_tried_once_more(receiver: Receiver) -> None:
     receiver.answers = [(500, {})]
-    slack.post(BODY)
+    slack_webhook.post(BODY)
     assert len(receiver.messages) == 2
 
 
@@ -106,7 +106,7 @@ def test_slack_that_hangs_is_left(receiver: Receiver) -> None:
     receiver.before = over.wait
     try:
         with pytest.raises(NotSent, match="did not answer within"):
-            slack.post(BODY, budget=2)
+            slack_webhook.post(BODY, budget=2)
     finally:
         over.set()
 
@@ -116,7 +116,7 @@ def test_what_was_sent_whole_and_not_answered_may_have_arrived(receiver: Receive
     receiver.before = lambda: over.wait(5)
     try:
         with pytest.raises(Unanswered):
-            slack.post(BODY, budget=2)
+            slack_webhook.post(BODY, budget=2)
     finally:
         over.set()
     assert len(receiver.messages) == 1
@@ -132,7 +132,7 @@ def test_what_found_nobody_to_answer_has_not_arrived(monkeypatch: pytest.MonkeyP
             client.connect_ex(("127.0.0.1", port))
         monkeypatch.setenv("AIRFLOW_CONN_USAGE_SLACK", connection(port))
         with pytest.raises(NotSent) as refused:
-            slack.post(BODY, budget=2)
+            slack_webhook.post(BODY, budget=2)
     assert not isinstance(refused.value, Unanswered)
 
 
@@ -153,7 +153,7 @@ def test_slack_that_answers_byte_by_byte_is_left(monkeypatch: pytest.MonkeyPatch
         begin = time.monotonic()
         try:
             with pytest.raises(NotSent, match="did not answer within"):
-                slack.post(BODY, budget=1)
+                slack_webhook.post(BODY, budget=1)
             assert time.monotonic() - begin < 3
         finally:
             over.set()
@@ -179,7 +179,7 @@ def test_a_connection_that_cannot_be_used_is_told_without_its_secret(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_SLACK", connection(free_port(), **fields))
     with pytest.raises(NotSent) as refused:
-        slack.post(BODY)
+        slack_webhook.post(BODY)
     captured = capfd.readouterr()
     for said in (str(refused.value), captured.out, captured.err, caplog.text):
         assert "a-secret-of-slack" not in said
@@ -231,7 +231,7 @@ def test_while_postgresql_is_down_a_storm_is_a_handful_and_somebody_is_called_on
     callbacks.notify_success({"run_id": "good"})
     assert titles(receiver)[-1] == f"Usage runs are verified again: {DAY}"
     assert [json.loads(body)["event_action"] for _, body in on_call.messages] == ["trigger", "resolve"]
-    assert fallback.kept() == []
+    assert file_store.kept() == []
     callbacks.notify_success({"run_id": "good"})
     assert len(receiver.messages) == AT_MOST + 1
     assert len(on_call.messages) == 2
@@ -242,7 +242,7 @@ def test_168_runs_that_fail_at_once_are_a_handful_in_whichever_process(
 ) -> None:
     """As after a catch-up of a week, told by several processes at a time, as the DAG processor has them."""
     tell = (
-        "import sys; from include.orchestration import callbacks\n"
+        "import sys; from merchant_usage.orchestration import callbacks\n"
         "for run_id in sys.argv[1:]: callbacks.notify_failure({'run_id': run_id, 'reason': 'task_failure'})"
     )
     environment = airflow_environment(tmp_path) | {
@@ -272,9 +272,9 @@ def test_a_batch_of_callbacks_waits_once_for_each_that_hangs(
     """The DAG processor kills a batch that takes more than 50 s, and the rest of it is told by nobody."""
     over = threading.Event()
     receiver.before = on_call.before = lambda: over.wait(30)
-    monkeypatch.setattr(slack, "ATTEMPT_SECONDS", 1.0)
+    monkeypatch.setattr(slack_webhook, "ATTEMPT_SECONDS", 1.0)
     monkeypatch.setattr(pagerduty, "BUDGET_SECONDS", 1.0)
-    monkeypatch.setattr(shared, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(store, "CONNECT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as postgresql:
         monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", f"postgresql://u:p@127.0.0.1:{postgresql.getsockname()[1]}/x")
         begin = time.monotonic()
@@ -301,13 +301,13 @@ def test_a_failure_is_told_whenever_postgresql_goes(
     moment: str,
     how: str,
 ) -> None:
-    monkeypatch.setattr(shared, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(store, "ANSWER_SECONDS", 1.0)
     with LosingProxy(database_url, moment, hangs=how == "hangs") as proxy:
         monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", proxy.url)
         callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
         assert proxy.has_cut
         assert len(receiver.messages) == 1
-        assert [entry.key for entry in fallback.kept()] == ["run r"]
+        assert [entry.key for entry in file_store.kept()] == ["run r"]
         begin = time.monotonic()
         callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
         assert time.monotonic() - begin < 0.9, "nobody waits for it again"
@@ -315,7 +315,7 @@ def test_a_failure_is_told_whenever_postgresql_goes(
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
     callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
     assert len(receiver.messages) == 1
-    assert fallback.kept() == []
+    assert file_store.kept() == []
     assert usage.conn.execute("SELECT alert_key, told FROM usage_alert").fetchall() == [("run r", True)]
 
 
@@ -324,10 +324,10 @@ def test_a_file_that_somebody_else_could_write_is_not_used(
     receiver: Receiver, database: object, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert database
-    fallback.folder().mkdir()
-    fallback.folder().chmod(0o777)
+    file_store.folder().mkdir()
+    file_store.folder().chmod(0o777)
     assert_told_once(receiver)
-    assert list(fallback.folder().iterdir()) == []
+    assert list(file_store.folder().iterdir()) == []
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
     assert_told_once(receiver)
 
@@ -335,7 +335,7 @@ def test_a_file_that_somebody_else_could_write_is_not_used(
 def test_a_full_disk_keeps_no_news_back(receiver: Receiver, tmp_path: Path) -> None:
     """PostgreSQL is down, and no file can grow."""
     tell = (
-        "import resource; from include.orchestration import callbacks\n"
+        "import resource; from merchant_usage.orchestration import callbacks\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
         "for _ in range(2): callbacks.notify_failure({'run_id': 'r', 'reason': 'task_failure'})"
     )
@@ -365,8 +365,8 @@ def test_a_file_that_is_not_understood_keeps_no_news_back(
 ) -> None:
     nowhere = f"postgresql://u:p@127.0.0.1:{free_port()}/x"
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", nowhere if is_down else database_url)
-    fallback.folder().mkdir(mode=0o700)
-    (fallback.folder() / "alerts.json").write_text(text)
+    file_store.folder().mkdir(mode=0o700)
+    (file_store.folder() / "alerts.json").write_text(text)
     assert_told_once(receiver)
 
 
@@ -542,7 +542,7 @@ def test_slack_that_takes_messages_and_answers_too_late_gets_a_handful(
     receiver: Receiver, usage: Usage, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
-    monkeypatch.setattr(slack, "ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(slack_webhook, "ATTEMPT_SECONDS", 0.2)
     over = threading.Event()
     receiver.before = lambda: over.wait(5)
     try:
@@ -599,9 +599,9 @@ def test_the_memory_is_shared_with_what_postgresql_has(
     assert database
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
     now = clock.now()
-    with shared.memory([], now) as memory:
+    with store.memory([], now) as memory:
         memory.register.set_incident(now, is_open=True)
-    with shared.memory([], now) as memory:
+    with store.memory([], now) as memory:
         assert memory.conn is not None
         assert memory.register.has_incident()
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from include.orchestration.metrics import METRICS
-from include.usage import clock
+from merchant_usage import clock
+from merchant_usage.orchestration.metrics import METRICS
 from tests.dags.support import Dag, Ended
 from tests.dags.versions import AIRFLOW_3
 from tests.receivers import OpenTelemetry, Received, Receiver, StatsD

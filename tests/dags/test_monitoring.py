@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.orchestration.metrics import METRICS, Kind, Metric
+from merchant_usage.orchestration.metrics import METRICS, Kind, Metric
 from tests.support import PROJECT
 
 GRAFANA = PROJECT / "docs" / "grafana"

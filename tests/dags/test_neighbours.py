@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from include.usage import clock
-from include.usage.counters import PAGE
+from merchant_usage import clock
+from merchant_usage.source.counters import PAGE
 from tests.dags.support import Dag, Ended
 from tests.faults.leftovers import wait_until
 from tests.support import Usage, key, raw

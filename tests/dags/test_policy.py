@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from include.usage.settings import VARIABLES
+from merchant_usage.settings import VARIABLES
 from tests.dags.support import airflow_environment
 from tests.dags.versions import AIRFLOW_3, ParamValidationError, dag_bag
 from tests.support import PROJECT
@@ -82,7 +82,7 @@ def test_lateness_is_told(dag: Any) -> None:
         assert deadline.reference.reference_name == "DagRunQueuedAtDeadline"
         # A timedelta would keep 3.3.2 from clearing runs.
         assert deadline.interval == 300
-        assert deadline.callback.path == "include.orchestration.lateness.notify_late"
+        assert deadline.callback.path == "merchant_usage.orchestration.lateness.notify_late"
         return
     assert dag.sla_miss_callback
     slas = {task.task_id: getattr(task, "sla", None) for task in dag.tasks}

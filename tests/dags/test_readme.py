@@ -9,7 +9,7 @@ import shlex
 
 import pytest
 
-from include.usage.settings import DAG_ID
+from merchant_usage.settings import DAG_ID
 from tests.dags.versions import AIRFLOW_3
 from tests.support import PROJECT
 

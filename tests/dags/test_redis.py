@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from include.usage import clock
 from local.servers import Valkey
+from merchant_usage import clock
 from tests.cluster.servers import Cluster, running_cluster, wait_until
 from tests.dags.support import Dag
 from tests.support import PROJECT, Usage, key, raw
@@ -106,7 +106,7 @@ def test_the_dag_and_the_command_line_by_tls_as_a_user_of_few_rights(
     assert PASSWORD not in ended.log
 
     compared = subprocess.run(
-        [sys.executable, "-m", "include.usage", "verify", "--date", str(DAY), "--json"],
+        [sys.executable, "-m", "merchant_usage", "verify", "--date", str(DAY), "--json"],
         cwd=PROJECT,
         env={**os.environ, "USAGE_REDIS_URL": secure.url, "USAGE_POSTGRES_URL": database_url},
         capture_output=True,

@@ -6,9 +6,9 @@ import datetime as dt
 
 import pytest
 
-from include.usage import clock
-from include.usage.counters import pages
-from include.usage.keys import CounterKey
+from merchant_usage import clock
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.source.counters import pages
 from tests.dags.support import Dag
 from tests.support import Usage, key
 

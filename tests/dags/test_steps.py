@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from include.orchestration.steps import BATCH_ID, made_exact, results_of
-from include.usage.errors import UsageMismatch
-from include.usage.store import BatchResult
+from merchant_usage.errors import UsageMismatch
+from merchant_usage.orchestration.tasks import BATCH_ID, made_exact, results_of
+from merchant_usage.steps.store import BatchResult
 from tests.support import NOW, TODAY, Usage, key, raw, settings
 
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from include.usage import clock
 from local.servers.processes import free_port
+from merchant_usage import clock
 from tests.dags.support import Dag, Ended
 from tests.support import Usage, key, raw
 
@@ -202,7 +202,7 @@ def test_missing_connection_is_named_with_how_to_add_it(dag: Dag, name: str) -> 
 
 def test_missing_schema_names_the_command(dag: Dag, empty_database_url: str) -> None:
     ended = dag.run(CONF, AIRFLOW_CONN_USAGE_POSTGRES=empty_database_url)
-    assert_failed_with_one_error(ended, "To create what is missing: python -m include.usage migrate")
+    assert_failed_with_one_error(ended, "To create what is missing: python -m merchant_usage migrate")
 
 
 def test_log_reads_like_a_report(dag: Dag, usage: Usage) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from include.usage.log import Log, find_by, send_to
+from merchant_usage.log import Log, find_by, send_to
 
 
 @pytest.fixture

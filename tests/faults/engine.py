@@ -23,16 +23,18 @@ import psycopg
 import redis
 from psycopg import Connection
 
-from include.usage import cleanup, counters, pipeline
-from include.usage.batches import Batch
-from include.usage.connections import prepare
-from include.usage.dates import local_date, oldest_kept
-from include.usage.ledger import DateVerdict
-from include.usage.pipeline import Plan, Run
-from include.usage.queries import SQL_FOLDER, query
-from include.usage.resolution import Decision, decide
-from include.usage.settings import Settings
-from include.usage.store import BatchResult
+from merchant_usage import pipeline
+from merchant_usage.connections import prepare
+from merchant_usage.model.batches import Batch
+from merchant_usage.model.dates import local_date, oldest_kept
+from merchant_usage.pipeline import Plan, Run
+from merchant_usage.settings import Settings
+from merchant_usage.sink.ledger import DateVerdict
+from merchant_usage.sink.queries import SQL_FOLDER, query
+from merchant_usage.source import counters
+from merchant_usage.steps import cleanup
+from merchant_usage.steps.resolve import Decision, decide
+from merchant_usage.steps.store import BatchResult
 
 Hear = Callable[[str], None]
 

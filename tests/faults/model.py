@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from include.usage.resolution import Decision
+from merchant_usage.steps.resolve import Decision
 
 
 @dataclass

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from include.usage import dead_letters, pipeline
-from include.usage.dead_letters import Reason
-from include.usage.resolution import Decided, Decision, decide
+from merchant_usage import pipeline
+from merchant_usage.sink import dead_letters
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.steps.resolve import Decided, Decision, decide
 from tests.support import TODAY, YESTERDAY, Usage, key, raw
 
 ACME = key("acme", TODAY)

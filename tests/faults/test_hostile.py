@@ -13,12 +13,12 @@ import psutil
 import pytest
 import redis
 
-from include.usage import dead_letters
-from include.usage.counters import MAX_VALUE
-from include.usage.dead_letters import Reason
-from include.usage.keys import CounterKey
-from include.usage.pipeline import Run
 from local.servers import Valkey
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.pipeline import Run
+from merchant_usage.sink import dead_letters
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.source.counters import MAX_VALUE
 from tests.faults.engine import Hear, Job, in_another_process, run_whole
 from tests.faults.leftovers import assert_nothing_left
 from tests.support import NOW, TODAY, TOMORROW, YESTERDAY, Usage, raw, settings

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from include.usage.errors import UsageMismatch
-from include.usage.keys import CounterKey
-from include.usage.settings import OnRegression
 from local.servers import Valkey
+from merchant_usage.errors import UsageMismatch
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.settings import OnRegression
 from tests.support import TODAY, YESTERDAY, Usage, key, raw
 
 WHERE = " WHERE merchant_id = %s AND date = %s AND metric_type = %s"

@@ -29,15 +29,17 @@ from hypothesis.stateful import (
 )
 from psycopg import Connection
 
-from include.usage import cleanup, clock, ledger, pipeline
-from include.usage.dates import is_settled, oldest_kept
-from include.usage.dead_letters import Reason
-from include.usage.errors import SettingsError
-from include.usage.keys import CounterKey
-from include.usage.pipeline import Run
-from include.usage.resolution import Decision, decide
-from include.usage.settings import OnRegression, Settings
 from local.servers import Valkey
+from merchant_usage import clock, pipeline
+from merchant_usage.errors import SettingsError
+from merchant_usage.model.dates import is_settled, oldest_kept
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.pipeline import Run
+from merchant_usage.settings import OnRegression, Settings
+from merchant_usage.sink import ledger
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.steps import cleanup
+from merchant_usage.steps.resolve import Decision, decide
 from tests.conftest import Connect
 from tests.faults.model import Counter
 from tests.support import NOW, Usage, raw, settings

@@ -16,16 +16,16 @@ import psycopg
 import pytest
 import redis
 
-from include.usage import schema
-from include.usage.connections import prepare
-from include.usage.dead_letters import Reason
-from include.usage.driver_errors import explained
-from include.usage.errors import RunIncomplete, UsageError, UsageMismatch
-from include.usage.keys import CounterKey
-from include.usage.pipeline import Run
-from include.usage.resolution import Decision, decide
-from include.usage.settings import OnRegression
 from local.servers import Postgres, Valkey
+from merchant_usage.connections import prepare
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import RunIncomplete, UsageError, UsageMismatch
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.pipeline import Run
+from merchant_usage.settings import OnRegression
+from merchant_usage.sink import schema
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.steps.resolve import Decision, decide
 from tests.faults.engine import At, Job, nothing, run_tasks
 from tests.faults.leftovers import assert_nothing_left
 from tests.faults.proxy import CuttingProxy

@@ -14,15 +14,16 @@ import psycopg
 import pytest
 import redis
 
-from include.usage import counters as counters_module
-from include.usage import pipeline, store
-from include.usage.dead_letters import Reason
-from include.usage.driver_errors import explained
-from include.usage.errors import PostgresUnavailable
-from include.usage.keys import CounterKey
-from include.usage.pipeline import Run
-from include.usage.settings import OnRegression
 from local.servers import Valkey
+from merchant_usage import pipeline
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import PostgresUnavailable
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.pipeline import Run
+from merchant_usage.settings import OnRegression
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.source import counters as counters_module
+from merchant_usage.steps import store
 from tests.conftest import Connect
 from tests.faults.engine import At, Job, heard, nothing, run_tasks
 from tests.faults.leftovers import assert_nothing_left, wait_until

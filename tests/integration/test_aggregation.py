@@ -7,10 +7,12 @@ from itertools import count
 
 import pytest
 
-from include.usage import ledger, pipeline, store, verification
-from include.usage.dates import Scope
-from include.usage.pipeline import Run, preview
-from include.usage.settings import OnRegression
+from merchant_usage import pipeline
+from merchant_usage.model.dates import Scope
+from merchant_usage.pipeline import Run, preview
+from merchant_usage.settings import OnRegression
+from merchant_usage.sink import ledger
+from merchant_usage.steps import store, verify
 from tests.support import NOW, TODAY, YESTERDAY, Connect, Usage, key, raw, settings
 
 TWO_DAYS_AGO = YESTERDAY - dt.timedelta(days=1)
@@ -144,7 +146,7 @@ def test_readings_of_runs_that_never_came_back_are_cleared(usage: Usage) -> None
 
 def test_large_batches_are_stored_part_by_part(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MAX_KEYS_PER_TRANSACTION", 7)
-    monkeypatch.setattr("include.usage.counters.PAGE", 3)
+    monkeypatch.setattr("merchant_usage.source.counters.PAGE", 3)
     counters = {key(f"m{n:02}", day, metric): n for n in range(30) for day in (YESTERDAY, TODAY) for metric in "abc"}
     counters |= {key("giant", YESTERDAY, f"metric {n}"): n for n in range(50)}
     usage.write(counters)
@@ -271,7 +273,7 @@ def test_dry_run_writes_nothing_at_all(usage: Usage, logged: list[str]) -> None:
 def test_dry_run_says_how_many_more_there_are_than_it_lists(
     usage: Usage, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "MAX_DIFFERENCES_KEPT", 2)
+    monkeypatch.setattr(verify, "MAX_DIFFERENCES_KEPT", 2)
     monkeypatch.setattr(pipeline, "MAX_DEAD_LETTERS_A_SCAN", 2)
     usage.write({key(f"lower{n}"): 9 for n in range(5)})
     usage.aggregate()

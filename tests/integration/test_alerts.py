@@ -10,15 +10,15 @@ from threading import Barrier
 import psycopg
 import pytest
 
-from include.usage.alerts import state
-from include.usage.alerts.alert import Alert, Kind
-from include.usage.alerts.register import AT_MOST, Register, Unsent
-from include.usage.alerts.verification_news import News, damage_of_proof, failing_dates, gather, take_back
-from include.usage.connections import prepare
-from include.usage.dates import Scope
-from include.usage.errors import UsageMismatch
-from include.usage.pipeline import Run, prove, scan, store
-from include.usage.verification import Proof
+from merchant_usage.alerts import store as state
+from merchant_usage.alerts.alert import Alert, Kind
+from merchant_usage.alerts.collect import News, damage_of_proof, failing_dates, gather, take_back
+from merchant_usage.alerts.register import AT_MOST, Register, Unsent
+from merchant_usage.connections import prepare
+from merchant_usage.errors import UsageMismatch
+from merchant_usage.model.dates import Scope
+from merchant_usage.pipeline import Run, prove, scan, store
+from merchant_usage.steps.verify import Proof
 from tests.support import NOW, TODAY, YESTERDAY, Connect, Usage, key, raw, settings
 
 DAY_BEFORE = YESTERDAY - dt.timedelta(days=1)

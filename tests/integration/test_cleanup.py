@@ -10,10 +10,10 @@ import pytest
 import redis
 from redis.client import Pipeline
 
-from include.usage.cleanup import Cleaned, TimeToLive, _watch_and_delete, delete_stale, inspect_ttl
-from include.usage.dates import Scope
-from include.usage.settings import OnRegression
 from local.servers import Valkey
+from merchant_usage.model.dates import Scope
+from merchant_usage.settings import OnRegression
+from merchant_usage.steps.cleanup import Cleaned, TimeToLive, _watch_and_delete, delete_stale, inspect_ttl
 from tests.support import YESTERDAY, Usage, key, raw
 
 OLD = YESTERDAY - dt.timedelta(days=30)

@@ -1,4 +1,4 @@
-"""`python -m include.usage`, as a cron job or a container runs it: a process of its own, its exit code, its words."""
+"""`python -m merchant_usage`, as a cron job or a container runs it: a process of its own, its exit code, its words."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from include.usage import clock
 from local.servers import Valkey, free_port
+from merchant_usage import clock
 from tests.support import PROJECT, Usage, key, raw
 
 ONE_DAY = dt.timedelta(days=1)
@@ -48,7 +48,7 @@ class RunCommand:
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("USAGE_")}
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "include.usage", *arguments],
+            [sys.executable, "-W", "error", "-m", "merchant_usage", *arguments],
             cwd=PROJECT,
             env={**inherited, **self.urls, **environ},
             stdout=self.stdout,
@@ -112,7 +112,7 @@ def test_status_of_a_date_that_nobody_aggregated(run: RunCommand) -> None:
     assert_clean(done, 0)
     assert done.stdout == (
         "2020-01-01 has not been aggregated by any run. "
-        "To aggregate it: python -m include.usage aggregate --date 2020-01-01\n"
+        "To aggregate it: python -m merchant_usage aggregate --date 2020-01-01\n"
     )
 
 
@@ -127,7 +127,7 @@ def test_status_without_a_date_shows_each_date_that_redis_may_still_have(usage: 
     done = run("status")
     assert_clean(done, 0)
     assert "The newest run of each date" in done.stdout
-    assert f"To aggregate them: python -m include.usage aggregate --from {TODAY - 7 * ONE_DAY}" in done.stdout
+    assert f"To aggregate them: python -m merchant_usage aggregate --from {TODAY - 7 * ONE_DAY}" in done.stdout
 
 
 def test_status_of_one_date_has_all_its_runs_newest_first(usage: Usage, run: RunCommand) -> None:
@@ -212,7 +212,7 @@ def test_status_says_which_dates_were_aggregated_for_some_merchants_only(usage: 
     done = run("status")
     assert_clean(done, 0)
     assert (
-        f"Aggregated for some merchants only: {DAY}. To aggregate all of them: python -m include.usage aggregate "
+        f"Aggregated for some merchants only: {DAY}. To aggregate all of them: python -m merchant_usage aggregate "
         f"--date {DAY}\n"
     ) in done.stdout
     shown = document(run("status", str(DAY), "--json"))
@@ -619,7 +619,7 @@ def test_bad_arguments_and_settings_are_exit_code_2(
 def test_unknown_arguments_are_exit_code_2(run: RunCommand, arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m include.usage")
+    assert done.stderr.startswith("usage: python -m merchant_usage")
 
 
 @pytest.mark.parametrize("command", [["aggregate"], ["verify"], ["status"], ["dead-letters"]], ids=" ".join)
@@ -628,7 +628,7 @@ def test_missing_schema_is_exit_code_2_and_names_the_command(
 ) -> None:
     done = run(*command, USAGE_POSTGRES_URL=empty_database_url)
     assert_clean(done, 2)
-    assert done.stderr.strip().endswith("To create what is missing: python -m include.usage migrate")
+    assert done.stderr.strip().endswith("To create what is missing: python -m merchant_usage migrate")
 
 
 @pytest.mark.parametrize(
@@ -664,6 +664,6 @@ def test_help_tells_the_exit_codes(run: RunCommand) -> None:
 
 
 def test_no_airflow_is_imported() -> None:
-    look = "import sys, include.usage.__main__; print(sorted(m for m in sys.modules if m.split('.')[0] == 'airflow'))"
+    look = "import sys, merchant_usage.__main__; print(sorted(m for m in sys.modules if m.split('.')[0] == 'airflow'))"
     done = subprocess.run([sys.executable, "-c", look], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

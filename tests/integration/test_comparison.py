@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from include.usage.batches import Batch, Census, Group
-from include.usage.comparison import SideBySide, rows_held, side_by_side
-from include.usage.counters import all_plain
-from include.usage.key_pages import key_pages
-from include.usage.keys import CounterKey, parse_key
-from include.usage.queries import query
+from merchant_usage.model.batches import Batch, Census, Group
+from merchant_usage.model.keys import CounterKey, parse_key
+from merchant_usage.model.pages import key_pages
+from merchant_usage.sink.queries import query
+from merchant_usage.source.counters import all_plain
+from merchant_usage.steps.page_comparison import SideBySide, rows_held, side_by_side
 from tests.support import TODAY, YESTERDAY, Usage, key, raw
 
 METRICS = ["a", "b", "1", "-", "back\\slash", 'quo"te', "new\nline", "é", "𝄞", "￿"]

@@ -9,8 +9,8 @@ from threading import Barrier
 
 import pytest
 
-from include.usage.batches import Batch, Group
-from include.usage.store import store_batch
+from merchant_usage.model.batches import Batch, Group
+from merchant_usage.steps.store import store_batch
 from tests.support import TODAY, YESTERDAY, Connect, Usage, key, settings
 
 

@@ -11,12 +11,10 @@ import pytest
 import redis
 from psycopg import Connection, sql
 
-from include.usage import schema
-from include.usage.connections import postgres_from_url, redis_from_url
-from include.usage.counters import read_page, scan_pages
-from include.usage.dead_letters import DeadLetter
-from include.usage.driver_errors import explained
-from include.usage.errors import (
+from local.servers import Postgres, Valkey, free_port
+from merchant_usage.connections import postgres_from_url, redis_from_url
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import (
     PostgresRefused,
     PostgresUnavailable,
     RedisRefused,
@@ -24,7 +22,9 @@ from include.usage.errors import (
     SettingsError,
     UsageError,
 )
-from local.servers import Postgres, Valkey, free_port
+from merchant_usage.sink import schema
+from merchant_usage.sink.dead_letters import DeadLetter
+from merchant_usage.source.counters import read_page, scan_pages
 
 SECRET = "s3cret-Pa55word"
 

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from include.usage import pipeline
-from include.usage.dead_letters import MAX_DETAIL, Reason
+from merchant_usage import pipeline
+from merchant_usage.sink.dead_letters import MAX_DETAIL, Reason
 from tests.support import NOW, TODAY, TOMORROW, YESTERDAY, Letter, Usage, key, raw
 
 LONG_AGO = YESTERDAY - dt.timedelta(days=100)

@@ -11,11 +11,12 @@ import pytest
 import redis
 from psycopg import Connection
 
-from include.usage import schema, store
-from include.usage.connections import prepare
-from include.usage.driver_errors import explained
-from include.usage.errors import PostgresUnavailable, RedisUnavailable, SchemaError, UpsertFailed
 from local.servers import Postgres, Valkey
+from merchant_usage.connections import prepare
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import PostgresUnavailable, RedisUnavailable, SchemaError, UpsertFailed
+from merchant_usage.sink import schema
+from merchant_usage.steps import store
 from tests.support import TODAY, YESTERDAY, Usage, key
 
 CHECK = "ALTER TABLE merchant_usage ADD CONSTRAINT no_bad CHECK (merchant_id NOT LIKE 'bad%')"
@@ -83,7 +84,7 @@ def test_table_that_vanished_is_a_schema_error(usage: Usage) -> None:
     usage.write({key("acme"): 5})
     stored = usage.store_only()
     usage.conn.execute("DROP TABLE merchant_usage")
-    with pytest.raises(SchemaError, match=r"merchant_usage.*Run: python -m include\.usage migrate"), explained():
+    with pytest.raises(SchemaError, match=r"merchant_usage.*Run: python -m merchant_usage migrate"), explained():
         usage.prove(stored)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from include.usage.errors import UsageMismatch
-from include.usage.lag import proven_until
+from merchant_usage.errors import UsageMismatch
+from merchant_usage.sink.lag import proven_until
 from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
 
 HOUR = dt.timedelta(hours=1)

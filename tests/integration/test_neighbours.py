@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from include.usage import comparison, pipeline
-from include.usage.counters import read_pages
-from include.usage.pipeline import Run
+from merchant_usage import pipeline
+from merchant_usage.pipeline import Run
+from merchant_usage.source.counters import read_pages
+from merchant_usage.steps import page_comparison
 from tests.support import NOW, TABLES, TODAY, YESTERDAY, Connect, Usage, key, settings
 
 BATCHES = 4
@@ -70,7 +71,7 @@ def test_verification_keeps_nobody_from_reading_or_writing(
             seen.update(locks.on_tables())
             yield answer
 
-    monkeypatch.setattr(comparison, "read_pages", watched)
+    monkeypatch.setattr(page_comparison, "read_pages", watched)
     usage.write({key(f"m{n}", day): 5 for n in range(2000) for day in (YESTERDAY, TODAY)})
     usage.aggregate(YESTERDAY, TODAY)
     assert ("merchant_usage", "AccessShareLock") in seen

@@ -11,9 +11,9 @@ import redis
 from psycopg import Connection
 from redis.cluster import RedisCluster
 
-from include.orchestration.operations import count_requests, count_statements
 from local.servers import Valkey
 from local.servers.processes import free_port
+from merchant_usage.orchestration.request_counts import count_requests, count_statements
 from tests.scheduler.world import wait_until
 
 KEYS = [f"usage:{n}" for n in range(100)]

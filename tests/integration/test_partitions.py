@@ -11,12 +11,12 @@ import pytest
 import redis
 from psycopg import Connection, sql
 
-from include.usage import schema
-from include.usage.cleanup import delete_stale
-from include.usage.dead_letters import Reason
-from include.usage.driver_errors import explained
-from include.usage.errors import SchemaError, UpsertFailed, UsageMismatch
-from include.usage.resolution import Decision, decide
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import SchemaError, UpsertFailed, UsageMismatch
+from merchant_usage.sink import schema
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.steps.cleanup import delete_stale
+from merchant_usage.steps.resolve import Decision, decide
 from tests.support import PROJECT, TODAY, YESTERDAY, Usage, key, raw
 
 OCTOBER, NOVEMBER, DECEMBER = dt.date(2026, 10, 31), dt.date(2026, 11, 1), dt.date(2026, 12, 1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from include.usage.queries import query
-from include.usage.staging import stage
+from merchant_usage.sink.queries import query
+from merchant_usage.steps.staging import stage
 from tests.support import YESTERDAY, Usage
 
 MERCHANTS = 20_000

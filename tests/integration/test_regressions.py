@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from include.usage import staging, store
-from include.usage.dead_letters import Reason
-from include.usage.keys import CounterKey
-from include.usage.settings import OnRegression
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.settings import OnRegression
+from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.steps import staging, store
 from tests.support import TODAY, YESTERDAY, Connect, Letter, Usage, key, raw
 
 REGRESSED = Reason.COUNTER_REGRESSED

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.usage.errors import SettingsError
-from include.usage.resolution import Decided, Decision, decide
+from merchant_usage.errors import SettingsError
+from merchant_usage.steps.resolve import Decided, Decision, decide
 from tests.support import YESTERDAY, Usage, key, raw
 
 ACME = key("acme")

@@ -12,10 +12,10 @@ import pytest
 import redis
 from psycopg import Connection, sql
 
-from include.usage import schema
-from include.usage.connections import prepare
-from include.usage.errors import MIGRATE_COMMAND, SchemaError
 from local.servers import Postgres
+from merchant_usage.connections import prepare
+from merchant_usage.errors import MIGRATE_COMMAND, SchemaError
+from merchant_usage.sink import schema
 from tests.support import TABLES, YESTERDAY, Usage, key
 
 FILES = ["001_merchant_usage", "002_usage_dead_letter", "003_usage_run", "004_usage_reading", "005_usage_alert"]

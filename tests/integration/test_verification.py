@@ -13,12 +13,15 @@ import psycopg
 import pytest
 import redis
 
-from include.usage import comparison, counters, pipeline, schema
-from include.usage.connections import prepare
-from include.usage.errors import RunIncomplete, UsageMismatch
-from include.usage.keys import CounterKey
-from include.usage.verification import Proof
 from local.servers import Postgres, Valkey
+from merchant_usage import pipeline
+from merchant_usage.connections import prepare
+from merchant_usage.errors import RunIncomplete, UsageMismatch
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.sink import schema
+from merchant_usage.source import counters
+from merchant_usage.steps import page_comparison
+from merchant_usage.steps.verify import Proof
 from tests.support import TODAY, TOMORROW, YESTERDAY, Connect, Stored, Usage, key, raw, settings
 
 DATES = pytest.mark.parametrize("date", [YESTERDAY, TODAY], ids=["settled", "live"])
@@ -229,7 +232,7 @@ def test_parallel_run_that_stores_during_verification_is_no_regression(
         other.store_only(date)
         return iter(read)
 
-    monkeypatch.setattr(comparison, "read_pages", read_then_be_overtaken)
+    monkeypatch.setattr(page_comparison, "read_pages", read_then_be_overtaken)
     (report,) = usage.prove(stored).reports
     assert (report.verdict, report.keys) == ("verified", {"match": 1})
     assert usage.letters() == []

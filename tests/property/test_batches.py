@@ -9,8 +9,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.usage.batches import Batch, Census, deal
-from include.usage.keys import CounterKey
+from merchant_usage.model.batches import Batch, Census, deal
+from merchant_usage.model.keys import CounterKey
 
 DAY = dt.date(2026, 11, 23)
 some_keys = st.builds(

@@ -7,9 +7,9 @@ import datetime as dt
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.usage.counters import MAX_VALUE, parse_value
-from include.usage.dead_letters import DeadLetter, Reason
-from include.usage.keys import CounterKey, build_key, parse_key, shown
+from merchant_usage.model.keys import CounterKey, build_key, parse_key, shown
+from merchant_usage.sink.dead_letters import DeadLetter, Reason
+from merchant_usage.source.counters import MAX_VALUE, parse_value
 
 
 def text(most_bytes: int, without: str = "") -> st.SearchStrategy[str]:

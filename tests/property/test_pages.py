@@ -8,11 +8,11 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.usage.batches import Batch, Census, Group
-from include.usage.counters import all_plain, parse_value
-from include.usage.key_pages import key_pages
-from include.usage.keys import CounterKey, build_key, parse_key, parse_page
-from include.usage.staging import copy_rows
+from merchant_usage.model.batches import Batch, Census, Group
+from merchant_usage.model.keys import CounterKey, build_key, parse_key, parse_page
+from merchant_usage.model.pages import key_pages
+from merchant_usage.source.counters import all_plain, parse_value
+from merchant_usage.steps.staging import copy_rows
 
 DAY = "2026-11-23"
 parts = st.one_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from include.usage.counters import MAX_VALUE
+from merchant_usage.source.counters import MAX_VALUE
 from tests.support import YESTERDAY, Usage, key, raw
 
 # Control characters, COPY's own, text that changes when normalised, and letters of one to four bytes.

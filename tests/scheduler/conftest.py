@@ -13,13 +13,13 @@ import psycopg
 import pytest
 import redis
 
-from include.usage import schema
-from include.usage.connections import prepare
-from include.usage.keys import CounterKey
-from include.usage.settings import DAG_ID, load_settings
 from local.airflow_api import DagRun
 from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
+from merchant_usage.connections import prepare
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.settings import DAG_ID, load_settings
+from merchant_usage.sink import schema
 from tests.receivers import OpenTelemetry
 from tests.scheduler.versions import AIRFLOW_3, INSTALLED
 from tests.scheduler.world import (

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from include.usage.keys import CounterKey, build_key
-from include.usage.settings import DAG_ID
 from local.airflow_api import DagRun
+from merchant_usage.model.keys import CounterKey, build_key
+from merchant_usage.settings import DAG_ID
 from tests.scheduler.tested import Again
 from tests.scheduler.versions import AIRFLOW_3
 from tests.scheduler.world import DEADLINE_SECONDS, RUN_SECONDS, World, wait_until
@@ -186,7 +186,7 @@ def test_what_a_green_run_found_is_told_once(world: World, day: dt.date) -> None
     assert [run.state, again.state] == ["success", "success"]
     (regressed,) = world.slack.told(REGRESSED)
     assert f"{QUIET}: Redis 2,900, PostgreSQL 3,000, Redis is lower by 100" in regressed
-    assert "python -m include.usage resolve --keep" in regressed
+    assert "python -m merchant_usage resolve --keep" in regressed
     (letters,) = world.slack.told(LETTERS)
     assert f"1 not_an_integer, such as usage:{QUIET}:{day}:half" in letters
     (no_data,) = world.slack.told(NO_DATA)

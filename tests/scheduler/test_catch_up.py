@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 
-from include.usage.dates import local_date
-from include.usage.keys import shown
-from include.usage.settings import DAG_ID
 from local.airflow_api import DagRun
+from merchant_usage.model.dates import local_date
+from merchant_usage.model.keys import shown
+from merchant_usage.settings import DAG_ID
 from tests.scheduler.world import MERCHANTS, METRICS, World
 
 HOUR = dt.timedelta(hours=1)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from include.usage.keys import CounterKey
-from include.usage.settings import DAG_ID
 from local.airflow_api import DagRun
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.settings import DAG_ID
 from tests.scheduler.world import MERCHANTS, METRICS, SLACK_TOKEN, World, said, wait_until
 
 # Of a run that fails; it may be late too.
@@ -94,7 +94,7 @@ def test_a_missing_table_is_not_retried_and_says_what_to_do(world: World) -> Non
     assert (verify.state, verify.try_number) == ("failed", 1)
     (error,) = world.airflow.api.errors(DAG_ID, run.run_id, scan)
     assert "usage_run" in error
-    assert "python -m include.usage migrate" in error
+    assert "python -m merchant_usage migrate" in error
     (error,) = world.airflow.api.errors(DAG_ID, run.run_id, verify)
     assert "scan_usage did not finish" in error
     _assert_told_once(world, run)

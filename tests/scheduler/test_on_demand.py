@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 from psycopg import sql
 
-from include.usage import ledger
-from include.usage.keys import CounterKey
-from include.usage.settings import DAG_ID
 from local.airflow_api import DagRun, TaskInstance
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.settings import DAG_ID
+from merchant_usage.sink import ledger
 from tests.scheduler.tested import Again
 from tests.scheduler.versions import AIRFLOW_3
 from tests.scheduler.world import METRICS, World

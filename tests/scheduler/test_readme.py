@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
-from include.usage.keys import CounterKey
-from include.usage.settings import DAG_ID
 from local.airflow_api import DagRun
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.settings import DAG_ID
 from tests.scheduler.versions import AIRFLOW_3
 from tests.scheduler.world import METRICS, World
 from tests.support import PROJECT

@@ -17,9 +17,9 @@ from typing import Any, Final, TypeVar
 import redis
 from psycopg import Connection
 
-from include.usage.keys import CounterKey, build_key, parse_key
-from include.usage.settings import DAG_ID, Settings
 from local.airflow_api import DagRun, TaskInstance
+from merchant_usage.model.keys import CounterKey, build_key, parse_key
+from merchant_usage.settings import DAG_ID, Settings
 from tests.receivers import OpenTelemetry
 from tests.scheduler.tested import Again, TestedAirflow
 from tests.webhooks import Receiver

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from include.usage.alerts.alert import Alert, Kind
-from include.usage.alerts.register import AT_MOST, STILL_FAILING_FROM, WINDOW, Entry, Register, Told, Unsent
+from merchant_usage.alerts.alert import Alert, Kind
+from merchant_usage.alerts.register import AT_MOST, STILL_FAILING_FROM, WINDOW, Entry, Register, Told, Unsent
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.usage.alerts.alert import Alert, Damage, Gap, Kind
-from include.usage.alerts.register import Told
-from include.usage.alerts.slack import MAX_BLOCKS, MAX_HEADER, MAX_MERCHANTS_SHOWN, MAX_SECTION, render
+from merchant_usage.alerts.alert import Alert, Damage, Gap, Kind
+from merchant_usage.alerts.register import Told
+from merchant_usage.alerts.slack_message import MAX_BLOCKS, MAX_HEADER, MAX_MERCHANTS_SHOWN, MAX_SECTION, render
 
 DAY = dt.date(2026, 11, 23)
 
@@ -87,8 +87,8 @@ def test_whatever_it_holds_it_is_text_within_slacks_limits(what: str, merchant: 
 
 @given(TEXTS.filter(lambda text: len(text) < 100))
 def test_a_person_reads_exactly_what_was_written(merchant: str) -> None:
-    from include.usage.alerts.slack import LONGEST_ID
-    from include.usage.keys import shown
+    from merchant_usage.alerts.slack_message import LONGEST_ID
+    from merchant_usage.model.keys import shown
 
     body = message(damage=Damage((Gap(merchant, 7, 5),), 1, 1, 2))
     assert f"{shown(merchant, LONGEST_ID)}: Redis 7, PostgreSQL 5, PostgreSQL is behind by 2\n" in read(body)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from include.usage.batches import Batch, Census, Group, deal
+from merchant_usage.model.batches import Batch, Census, Group, deal
 from tests.support import TODAY, YESTERDAY, key
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.usage.counters import MAX_VALUE, parse_value
-from include.usage.dead_letters import MAX_DETAIL, DeadLetter, Reason
+from merchant_usage.sink.dead_letters import MAX_DETAIL, DeadLetter, Reason
+from merchant_usage.source.counters import MAX_VALUE, parse_value
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from include.usage.dates import (
+from merchant_usage.errors import SettingsError
+from merchant_usage.model.dates import (
     Scope,
     dates_of_interval,
     dates_of_range,
@@ -16,7 +17,6 @@ from include.usage.dates import (
     oldest_kept,
     parse_day,
 )
-from include.usage.errors import SettingsError
 from tests.support import settings
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 import redis
 
-from include.usage.driver_errors import explain, explain_postgres, explain_redis, explained
-from include.usage.errors import (
+from merchant_usage.driver_errors import explain, explain_postgres, explain_redis, explained
+from merchant_usage.errors import (
     MIGRATE_COMMAND,
     PostgresRefused,
     PostgresUnavailable,

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from include.usage.cli.durations import parse_duration, tell_duration
-from include.usage.errors import SettingsError
+from merchant_usage.cli.durations import parse_duration, tell_duration
+from merchant_usage.errors import SettingsError
 
 
 @pytest.mark.parametrize(

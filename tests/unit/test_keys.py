@@ -8,9 +8,7 @@ from fnmatch import fnmatchcase
 import pytest
 import redis
 
-from include.usage.counters import scan_pages
-from include.usage.dead_letters import DeadLetter, Reason
-from include.usage.keys import (
+from merchant_usage.model.keys import (
     MAX_MERCHANT_ID_BYTES,
     MAX_METRIC_TYPE_BYTES,
     CounterKey,
@@ -20,6 +18,8 @@ from include.usage.keys import (
     parse_key,
     shown,
 )
+from merchant_usage.sink.dead_letters import DeadLetter, Reason
+from merchant_usage.source.counters import scan_pages
 
 DATE = dt.date(2026, 11, 23)
 

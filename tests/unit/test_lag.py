@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from include.usage.lag import Proof, oldest_unproven
+from merchant_usage.sink.lag import Proof, oldest_unproven
 from tests.support import NOW, TODAY, YESTERDAY, settings
 
 BEFORE = YESTERDAY - dt.timedelta(days=1)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from include.usage.errors import SettingsError
 from local.connections import postgres_connection, redis_connection, with_database
+from merchant_usage.errors import SettingsError
 
 
 @pytest.mark.parametrize(

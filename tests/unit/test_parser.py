@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from include.usage.cli.main import main
-from include.usage.cli.parser import PROGRAM, build_parser
-from include.usage.resolution import Decision
+from merchant_usage.cli.main import main
+from merchant_usage.cli.parser import PROGRAM, build_parser
+from merchant_usage.steps.resolve import Decision
 from tests.support import PROJECT
 
 COMMANDS = ("migrate", "aggregate", "verify", "status", "dead-letters", "resolve")
@@ -47,7 +47,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
 def test_each_command_has_its_function(command: str) -> None:
     words = {"resolve": ["resolve", "key", "--keep"]}.get(command, [command])
     module, _, function = build_parser().parse_args(words).command.partition(":")
-    assert callable(getattr(importlib.import_module(f"include.usage.cli.{module}"), function))
+    assert callable(getattr(importlib.import_module(f"merchant_usage.cli.{module}"), function))
 
 
 @pytest.mark.parametrize("decision", Decision)
@@ -96,5 +96,7 @@ def test_words_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("module", ["psycopg", "redis", "pydantic", "structlog", "rich", "airflow"])
 def test_help_loads_nothing_heavy(module: str) -> None:
-    look = f"import sys; from include.usage.cli.main import main; main(['--help']); sys.exit({module!r} in sys.modules)"
+    look = (
+        f"import sys; from merchant_usage.cli.main import main; main(['--help']); sys.exit({module!r} in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", look], cwd=PROJECT, capture_output=True, check=False).returncode == 0

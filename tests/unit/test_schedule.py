@@ -10,7 +10,7 @@ from airflow.timetables.base import TimeRestriction, Timetable
 from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
 from pendulum import instance
 
-from include.orchestration.schedule import timetable
+from merchant_usage.orchestration.schedule import timetable
 from tests.support import settings
 
 MINUTE_MS = 60_000

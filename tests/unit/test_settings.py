@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from include.usage.errors import SettingsError
-from include.usage.settings import VARIABLES, OnRegression, load_settings
+from merchant_usage.errors import SettingsError
+from merchant_usage.settings import VARIABLES, OnRegression, load_settings
 
 DEFAULTS = {
     "USAGE_AGGREGATION_INTERVAL": ("interval_ms", 3_600_000),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.usage.report import render
-from include.usage.text import escape, printable
+from merchant_usage.tables import render
+from merchant_usage.text import escape, printable
 
 
 @pytest.mark.parametrize(

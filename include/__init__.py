@@ -1,1 +1,0 @@
-"""What the DAGs stand on: the work itself (`usage`), its meeting with Airflow (`orchestration`), its SQL."""

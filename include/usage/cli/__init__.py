@@ -1,1 +1,0 @@
-"""What `python -m include.usage` is made of: arguments, commands, and how answers are told."""

@@ -1,0 +1,81 @@
+"""Tells what comparing Redis with PostgreSQL found: for `verify`, `status --live` and, to programs, a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from merchant_usage.cli.output import width
+from merchant_usage.errors import UsageMismatch
+from merchant_usage.sink.ledger import DateReport, DateVerdict
+from merchant_usage.steps.verify import Difference, Proof
+from merchant_usage.tables import describe_merchants, render
+
+
+def mismatches(reports: Iterable[DateReport]) -> list[str]:
+    """The dates that do not match."""
+    return [str(report.date) for report in reports if report.verdict is DateVerdict.MISMATCH]
+
+
+def tell_comparison(proof: Proof) -> str:
+    """The verdicts by date, the keys that do not agree, and the merchants while these are few enough to read."""
+    dates = render(
+        "Redis and PostgreSQL, both read just now",
+        ("date", "state", "verdict", "Redis", "PostgreSQL", "keys", "no counters"),
+        (
+            (
+                report.date,
+                "settled" if report.settled else "live",
+                report.verdict,
+                report.redis_total,
+                report.postgres_total,
+                _told_keys(report),
+                report.bad_values,
+            )
+            for report in proof.reports
+        ),
+        width(),
+    )
+    return "\n".join([dates, *describe_merchants(proof, width()), *_told_differences(proof)])
+
+
+def as_document(proof: Proof) -> dict[str, Any]:
+    """The same for a program. `differences` are those that fail or went backwards, the first thousand of each kind."""
+    return {
+        "dates": [
+            {
+                "date": report.date,
+                "settled": report.settled,
+                "verdict": report.verdict,
+                "redis_total": report.redis_total,
+                "postgres_total": report.postgres_total,
+                "keys": report.keys,
+                "bad_values": report.bad_values,
+            }
+            for report in proof.reports
+        ],
+        "differences": [_plain(difference) for difference in proof.failing + proof.regressed],
+        "difference_count": proof.failing_count + proof.regressed_count,
+    }
+
+
+def _plain(difference: Difference) -> dict[str, Any]:
+    return {
+        "merchant_id": difference.key.merchant_id,
+        "date": difference.key.date,
+        "metric_type": difference.key.metric_type,
+        "verdict": difference.verdict,
+        "redis": difference.now,
+        "postgres": difference.stored,
+        "carried": difference.carried,
+    }
+
+
+def _told_keys(report: DateReport) -> str:
+    return ", ".join(f"{number:,} {verdict}" for verdict, number in report.keys.items()) or "none"
+
+
+def _told_differences(proof: Proof) -> list[str]:
+    found = proof.failing + proof.regressed
+    more = proof.failing_count + proof.regressed_count - len(found[: UsageMismatch.SHOWN])
+    return [*map(str, found[: UsageMismatch.SHOWN]), *([f"... and {more} more (--json has them)"] if more else [])]

@@ -1,0 +1,73 @@
+"""The keys of batches, a page at a time: as Redis takes them, and as the rows that they become."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from merchant_usage.model.batches import Group
+from merchant_usage.model.keys import iso
+from merchant_usage.source.counters import PAGE
+
+# What COPY's text format gives a meaning to.
+_COPY_SPECIAL: Final = re.compile(r"[\\\t\n\r]")
+_COPY_ESCAPES: Final = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+
+
+class Page(NamedTuple):
+    """Some keys of one date that are read together: those of its groups, merchant by merchant."""
+
+    date: dt.date
+    groups: list[Group]
+    raw_keys: list[bytes]
+
+    def row_starts(self) -> list[bytes]:
+        """For each key what its row in COPY's text format begins with: all but the value."""
+        starts: list[bytes] = []
+        day = iso(self.date)
+        for _, metric_types, merchant_ids in self.groups:
+            heads = [f"{_escape(merchant)}\t{day}\t".encode() for merchant in merchant_ids]
+            ends = [f"{_escape(metric)}\t".encode() for metric in metric_types]
+            starts += [head + end for head in heads for end in ends]
+        return starts
+
+
+def key_pages(groups: Iterable[Group], prefix: str, size: int = PAGE) -> Iterator[Page]:
+    """Cut groups into pages of `size` keys, or a merchant's metric types more; each ends with its date.
+
+    Keys and rows are put together from parts that were encoded and escaped once, never one by one.
+    """
+    for date, of_date in groupby(groups, key=attrgetter("date")):
+        page = Page(date, [], [])
+        for _, metric_types, merchant_ids in of_date:
+            for first in range(0, len(metric_types), size):
+                some = metric_types[first : first + size]
+                done = 0
+                while done < len(merchant_ids):
+                    room = max(1, (size - len(page.raw_keys)) // len(some))
+                    group = Group(date, some, merchant_ids[done : done + room])
+                    page.groups.append(group)
+                    page.raw_keys.extend(_raw_keys(group, prefix))
+                    done += room
+                    if len(page.raw_keys) + len(some) > size:
+                        yield page
+                        page = Page(date, [], [])
+        if page.raw_keys:
+            yield page
+
+
+def _raw_keys(group: Group, prefix: str) -> list[bytes]:
+    day = iso(group.date)
+    starts = [f"{prefix}:{merchant}:{day}:".encode() for merchant in group.merchant_ids]
+    ends = [metric.encode() for metric in group.metric_types]
+    return [start + end for start in starts for end in ends]
+
+
+def _escape(text: str) -> str:
+    if _COPY_SPECIAL.search(text) is None:
+        return text
+    return _COPY_SPECIAL.sub(lambda match: _COPY_ESCAPES[match[0]], text)

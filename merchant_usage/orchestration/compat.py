@@ -1,0 +1,232 @@
+"""All that differs between Airflow 3.3 and 2.11. Whatever is the same on both comes from `common.compat.sdk`.
+
+Read when the DAG is parsed: nothing here imports a driver or a hook before it is needed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+from urllib.parse import quote
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from merchant_usage.log import Level, Say, find_by
+from merchant_usage.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+    from sqlalchemy.orm import Session
+
+#: Doubles the wait with each retry: a factor on 3.3 (where True would be a factor of one), a switch on 2.11.
+RETRY_BACKOFF: Final[float] = 2.0 if AIRFLOW_V_3_0_PLUS else True
+
+#: Whether OpenTelemetry is sent every tag: 2.11 keeps the first gauge of a name, and forgets those with other tags.
+OTEL_KEEPS_TAGS: Final = AIRFLOW_V_3_0_PLUS
+
+# A collector nearby answers in milliseconds; one that does not must not keep a task.
+METRICS_FLUSH_SECONDS: Final = 2
+
+
+class TaskLateness(TypedDict, total=False):
+    """Arguments of a task that get it told when it is late."""
+
+    sla: dt.timedelta
+
+
+def dag_lateness(settings: Settings, on_sla_miss: Callable[..., None]) -> dict[str, Any]:
+    """Arguments of the DAG that get a late run told: a deadline on 3.3, the callback of missed SLAs on 2.11.
+
+    The deadline counts from when the run was queued. Its callback is named, not handed over: the triggerer imports it.
+    The interval is a bare number, which every part of Airflow takes for seconds; with the timedelta of its signature
+    3.3.2 refuses to clear a run before the deadline is over (apache/airflow issue 70368).
+    """
+    if not AIRFLOW_V_3_0_PLUS:
+        return {"sla_miss_callback": on_sla_miss}
+
+    from airflow.sdk.definitions.callback import AsyncCallback
+    from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+    seconds: Any = settings.deadline_seconds
+    alert = DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=seconds,
+        callback=AsyncCallback("merchant_usage.orchestration.lateness.notify_late"),
+    )
+    return {"deadline": [alert]}
+
+
+def task_lateness(settings: Settings) -> TaskLateness:
+    """Arguments of each task that is not mapped: its SLA on 2.11, which counts from the end of the run's interval."""
+    return {} if AIRFLOW_V_3_0_PLUS else {"sla": dt.timedelta(seconds=settings.deadline_seconds)}
+
+
+def asked_at(dag_run: Any) -> dt.datetime | None:
+    """When a run by hand was asked for, however often it has been cleared since; None if that is not known."""
+    return getattr(dag_run, "run_after" if AIRFLOW_V_3_0_PLUS else "logical_date", None)
+
+
+def run_url(dag_id: str, run_id: str) -> str:
+    """The address of a run in the UI."""
+    from airflow.providers.common.compat.sdk import conf
+
+    name = quote(run_id, safe="")
+    if AIRFLOW_V_3_0_PLUS:
+        return f"{conf.get('api', 'base_url', fallback='http://localhost:8080').rstrip('/')}/dags/{dag_id}/runs/{name}"
+    return f"{conf.get('webserver', 'base_url').rstrip('/')}/dags/{dag_id}/grid?dag_run_id={name}"
+
+
+def runs_ended_at(dag_id: str, moment: dt.datetime) -> list[Any]:
+    """The scheduled runs whose data interval ends at a moment (on 2.11, where callbacks see Airflow's database)."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        found = session.query(DagRun).filter(
+            DagRun.dag_id == dag_id, DagRun.run_type == "scheduled", DagRun.data_interval_end == moment
+        )
+        return list(found)
+
+
+def postgres_hook(conn_id: str) -> PostgresHook:
+    """The provider's hook, whose connections are psycopg 3.
+
+    With SQLAlchemy 1.4, which 2.11 is tied to, the provider takes psycopg2, which knows no COPY by rows.
+    """
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    if AIRFLOW_V_3_0_PLUS:
+        return PostgresHook(postgres_conn_id=conn_id)
+
+    import psycopg
+
+    class Psycopg3Hook(PostgresHook):
+        def _create_connection(self, conn_args: dict[str, Any]) -> Any:
+            return psycopg.connect(**conn_args)
+
+    return Psycopg3Hook(postgres_conn_id=conn_id)
+
+
+def flush_metrics() -> None:
+    """Let OpenTelemetry's metrics leave a task's process: 3.3 sees to that by itself, 2.11 just ends it."""
+    if AIRFLOW_V_3_0_PLUS:
+        return
+    from opentelemetry.metrics import get_meter_provider
+
+    if flush := getattr(get_meter_provider(), "force_flush", None):
+        # In a thread, because a collector that is down keeps its exporter trying for long.
+        thread = Thread(target=flush, daemon=True)
+        thread.start()
+        thread.join(METRICS_FLUSH_SECONDS)
+
+
+def set_up_logging() -> None:
+    """Let lines reach the log of the task with their fields: 3.3 takes them by structlog, 2.11 knows `logging` only."""
+    if AIRFLOW_V_3_0_PLUS:
+        import structlog
+
+        def by_structlog(name: str, level: Level) -> Say:
+            say: Say = getattr(structlog.get_logger(name), level)
+            return say
+
+        find_by(by_structlog)
+
+
+def pushed(session: Session, dag_run: Any, task_id: str, key: str) -> Any:
+    """What a task of this run pushed; None if nothing. For the scheduler only: tasks have `xcom_pull`."""
+    from airflow.models import xcom
+    from sqlalchemy import select
+
+    model = xcom.XComModel if AIRFLOW_V_3_0_PLUS else xcom.XCom
+    of_this_run = {"dag_id": dag_run.dag_id, "run_id": dag_run.run_id, "task_id": task_id, "key": key}
+    found = session.scalars(select(model).filter_by(**of_this_run)).first()
+    return found.value if found else None
+
+
+def mend_backfill() -> None:
+    """Keep `airflow dags backfill` of 2.11 from losing its way among mapped tasks. On 3.3 the scheduler backfills.
+
+    That command makes mapped tasks when the executor reports the end of the task before them. When it sees that end in
+    the database first, it forgets the task and passes over the report; when the run's state is looked at first, the
+    mapped tasks are made there, and it never hears of them. Either is called a deadlock. And mapped tasks that a
+    repeated run no longer has are waited for without end.
+
+    The processes that it forks for its tasks begin by closing the connections to Airflow's database that they have
+    inherited, and thereby end the one that the command is just working with.
+    """
+    if AIRFLOW_V_3_0_PLUS:
+        return
+
+    from airflow.models import TaskInstance
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import select
+
+    # By name: 3.3, which types are checked against, has no such module. And no public place to mend it.
+    runner = import_module("airflow.jobs.backfill_job_runner").BackfillJobRunner
+    update_counters = runner._update_counters  # noqa: SLF001
+    manage_executor_state = runner._manage_executor_state  # noqa: SLF001
+
+    def update_reported_counters(self: Any, ti_status: Any, session: Session) -> None:
+        """Leave to the executor what it has still to report, and wait for nothing that was removed."""
+        running = ti_status.running
+        unreported = {k: ti for k, ti in running.items() if any(one.has_task(ti) for one in self.job.executors)}
+        for key in unreported:
+            del running[key]
+        update_counters(self, ti_status=ti_status, session=session)
+        for key, ti in list(running.items()):
+            ti.refresh_from_db(session=session)
+            if ti.state == TaskInstanceState.REMOVED:
+                del running[key]
+        running.update(unreported)
+
+    def manage_all_mapped(self: Any, running: Any, executor: Any, session: Session) -> Iterator[Any]:
+        """Take up every mapped task that waits, whoever made it."""
+        for node, run_id, _, highest_index in manage_executor_state(self, running, executor, session):
+            waiting = select(TaskInstance).where(
+                TaskInstance.dag_id == node.dag_id,
+                TaskInstance.task_id == node.task_id,
+                TaskInstance.run_id == run_id,
+                TaskInstance.map_index.between(0, highest_index),
+                TaskInstance.state.is_(None),
+            )
+            yield node, run_id, session.scalars(waiting).all(), highest_index
+
+    runner._update_counters = update_reported_counters  # noqa: SLF001
+    runner._manage_executor_state = manage_all_mapped  # noqa: SLF001
+
+    settings = import_module("airflow.settings")
+    worker = import_module("airflow.executors.local_executor").LocalWorkerBase
+    run = worker.run
+
+    def run_apart(self: Any) -> None:
+        """Forget the parent's connections instead of closing them."""
+        settings.engine.dispose(close=False)
+        run(self)
+
+    worker.run = run_apart
+
+
+def mend_callbacks(dag_id: str, task_id: str) -> None:
+    """Keep 2.11 from losing the callback of a run that failed. 3.3 calls it in any case.
+
+    Its context is that of the task instance which the database happens to name last. A mapped task that was never
+    expanded, because the task before it failed, has none: an error in a log, and nobody is told.
+
+    Args:
+        task_id: a task of the DAG that is not mapped, to be named last.
+    """
+    if AIRFLOW_V_3_0_PLUS:
+        return
+
+    from airflow.models.dagrun import DagRun
+
+    get_task_instances = DagRun.get_task_instances
+
+    def get_unmapped_last(self: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        found = get_task_instances(self, *args, **kwargs)
+        return sorted(found, key=lambda ti: ti.task_id == task_id) if self.dag_id == dag_id else found
+
+    DagRun.get_task_instances = get_unmapped_last  # type: ignore[method-assign]  # there is no public place to mend it

@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, the ledger, dead letters."""

@@ -1,0 +1,1 @@
+"""Redis: how counters are found and read."""

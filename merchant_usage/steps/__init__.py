@@ -1,0 +1,1 @@
+"""What joins the source and the sink: store, verify, and the rest."""

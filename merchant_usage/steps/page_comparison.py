@@ -1,0 +1,129 @@
+"""Puts what PostgreSQL holds of some keys beside what Redis holds, a page at a time, at the price of a look a page."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress, count
+from operator import ne
+from typing import NamedTuple
+
+from psycopg import Connection, Cursor
+
+from merchant_usage.model.pages import Page
+from merchant_usage.sink.queries import query
+from merchant_usage.source.counters import RedisClient, all_plain, read_pages
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """A page of keys, what Redis answered, and what PostgreSQL holds: as `select_page` tells it."""
+
+    page: Page
+    #: What MGET answered: bytes, or nil for a missing key and for another type alike.
+    raws: Sequence[bytes | None]
+    text: bytes
+    rows: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether each key is a good counter, and its row holds just that."""
+        return self.rows == len(self.raws) and all_plain(self.raws) and self.text == self._told_by_redis()
+
+    def unequal(self) -> list[int]:
+        """Which of the keys, by number, have no row, or not what Redis has. A negative value equals nothing."""
+        if self.rows == len(self.raws) and None not in self.raws and b":-" not in self.text:
+            # Usually the same names, and some other counters among them.
+            ours, theirs, places = self._told_by_redis().split(b":"), self.text.split(b":"), self._places()
+            if len(ours) == len(theirs) == places[-1] + 1:  # else some value or name has a ':' in it
+                differing = list(compress(count(), map(ne, ours, theirs)))
+                chosen = [bisect_left(places, place) for place in differing]
+                if [places[i] for i in chosen] == differing:
+                    return chosen
+        pairs = zip(self._counters(), self.raws, strict=True)
+        return [i for i, (counter, raw) in enumerate(pairs) if counter is None or counter != raw or raw[:1] == b"-"]
+
+    def _told_by_redis(self) -> bytes:
+        """The text that PostgreSQL gives if it holds what Redis has."""
+        parts: list[bytes | None] = [None] * (2 * len(self.raws))
+        names: list[bytes] = []
+        for _, metric_types, merchant_ids in self.page.groups:
+            first, *others = [f":{metric}:".encode() for metric in metric_types]
+            names += [b":" + first, *others] * len(merchant_ids)
+        parts[0::2] = names
+        parts[1::2] = self.raws
+        return b"".join(parts)  # type: ignore[arg-type]  # asked only if none is None
+
+    def _places(self) -> list[int]:
+        """Where among the parts of the text, parted at each ':', the keys' counters stand."""
+        places: list[int] = []
+        begin = 1
+        for _, metric_types, merchant_ids in self.page.groups:
+            for _ in merchant_ids:
+                end = begin + 1 + 2 * len(metric_types)
+                places += range(begin + 2, end, 2)
+                begin = end
+        return places
+
+    def _counters(self) -> list[bytes | None]:
+        """What PostgreSQL holds for each key, in decimal digits; None where there is no row, or no telling."""
+        merchants = sum(len(group.merchant_ids) for group in self.page.groups)
+        if self.text.count(b":") != merchants + 2 * self.rows:  # a name with a ':' in it
+            return [None] * len(self.raws)
+        _, *parts = self.text.split(b":")
+        held: list[dict[bytes, bytes]] = []
+        stream = iter(parts)
+        for part in stream:
+            if part:
+                held[-1][part] = next(stream)
+            else:
+                held.append({})
+        of_merchant = iter(held)
+        counters: list[bytes | None] = []
+        for _, metric_types, merchant_ids in self.page.groups:
+            names = [metric.encode() for metric in metric_types]
+            for _ in merchant_ids:
+                counters += map(next(of_merchant).get, names)
+        return counters
+
+
+class _Asked(NamedTuple):
+    """A page that PostgreSQL is asked for: its answer waits in the cursor."""
+
+    page: Page
+    cursor: Cursor
+
+    @property
+    def raw_keys(self) -> Sequence[bytes]:
+        """The Redis keys."""
+        return self.page.raw_keys
+
+
+def side_by_side(client: RedisClient, conn: Connection, pages: Iterable[Page]) -> Iterator[SideBySide]:
+    """Each page with what both hold. PostgreSQL and Redis are asked for the next while one is looked at."""
+    with conn.pipeline():
+        for asked, raws in read_pages(client, (_ask(conn, page) for page in pages)):
+            yield SideBySide(asked.page, raws, *_answer(asked.cursor))
+
+
+def rows_held(conn: Connection, page: Page) -> int:
+    """How many of the keys of a page have a row."""
+    return _answer(_ask(conn, page).cursor)[1]
+
+
+def _ask(conn: Connection, page: Page) -> _Asked:
+    groups = [
+        {"first": min(metrics), "last": max(metrics), "merchant_ids": merchants}
+        for _, metrics, merchants in page.groups
+    ]
+    # Text, because psycopg takes fifty times as long for an array.
+    parameters = {"groups": json.dumps(groups), "date": page.date}
+    return _Asked(page, conn.cursor(binary=True).execute(query("select_page"), parameters))
+
+
+def _answer(cursor: Cursor) -> tuple[bytes, int]:
+    row = cursor.fetchone()
+    assert row is not None  # an aggregate always returns a row
+    return row

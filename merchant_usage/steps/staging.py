@@ -1,0 +1,150 @@
+"""Brings readings of Redis next to the table they are compared with: COPY into a temporary table."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from psycopg import Connection
+
+from merchant_usage.model.batches import Group
+from merchant_usage.model.keys import CounterKey, parse_key
+from merchant_usage.model.pages import Page, key_pages
+from merchant_usage.sink.dead_letters import DeadLetter
+from merchant_usage.sink.queries import query
+from merchant_usage.source.counters import RedisClient, all_plain, read_pages, readings, with_date
+from merchant_usage.steps.page_comparison import side_by_side
+
+# Dead letters kept of one pass (a transaction's share of a batch): enough to see what is wrong, and bounded.
+MAX_DEAD_LETTERS: Final = 1000
+
+_NULL: Final = rb"\N"
+
+OpenKeys = frozenset[bytes] | set[bytes]
+OnReading = Callable[[CounterKey, int], None]
+
+
+@dataclass(slots=True)
+class DateReading:
+    """What was read of one date."""
+
+    read: int = 0
+    expired: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(slots=True)
+class Staged:
+    """What reading some keys found besides the good values, which become rows.
+
+    Of a flood of bad values the first are kept, all are counted.
+
+    Args:
+        open_keys: keys with an open dead letter; those now good or gone are added to `healed`.
+        on_reading: called with every good value.
+    """
+
+    prefix: str
+    open_keys: OpenKeys
+    on_reading: OnReading | None
+    by_date: dict[dt.date, DateReading] = field(default_factory=lambda: defaultdict(DateReading))
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    healed: list[bytes] = field(default_factory=list)
+
+
+def read_all(client: RedisClient, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
+    """Read counters, and give them as rows of COPY's text format, a page at a time.
+
+    Memory stays flat, however many keys come.
+    """
+    for page, raws in read_pages(client, key_pages(groups, staged.prefix)):
+        # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
+        if _untold(page, staged) and all_plain(raws):
+            _note_plain(staged, page, raws)
+            yield copy_rows(page.row_starts(), raws)
+        else:
+            yield copy_rows(*_sort(staged, page, readings(client, page.raw_keys, raws)))
+
+
+def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
+    """As `read_all`, but only the rows of those counters that PostgreSQL does not hold just as Redis has them.
+
+    Rows only rise: whoever was found equal stays at what was read, or above.
+    """
+    for both in side_by_side(client, conn, key_pages(groups, staged.prefix)):
+        page, raws = both.page, both.raws
+        untold = _untold(page, staged)
+        equal = untold and both.equal
+        if equal or (untold and all_plain(raws)):
+            _note_plain(staged, page, raws)
+            if not equal:
+                starts, unequal = page.row_starts(), both.unequal()
+                yield copy_rows([starts[i] for i in unequal], [raws[i] for i in unequal])
+        else:
+            yield copy_rows(*_sort(staged, page, readings(client, page.raw_keys, raws)))
+
+
+def stage(conn: Connection, rows: Iterable[bytes]) -> None:
+    """COPY rows into the temporary table `usage_staged`. Needs a transaction, and they live as long as that."""
+    conn.execute(query("create_staging"))
+    with conn.cursor() as cursor, cursor.copy(query("copy_staging")) as copy:
+        for block in rows:
+            copy.write(block)
+
+
+def stage_names(conn: Connection, groups: Iterable[Group], prefix: str) -> None:
+    """COPY keys into the temporary table `usage_staged`, without values. Needs a transaction."""
+    starts = (page.row_starts() for page in key_pages(groups, prefix))
+    stage(conn, (copy_rows(some, [None] * len(some)) for some in starts))
+
+
+def _untold(page: Page, staged: Staged) -> bool:
+    """Whether none of the keys has an open dead letter."""
+    return not staged.open_keys or staged.open_keys.isdisjoint(page.raw_keys)
+
+
+def _note_plain(staged: Staged, page: Page, raws: Sequence[bytes | None]) -> None:
+    """Count a page on which all is plain, and tell each value if anybody asks."""
+    staged.by_date[page.date].read += len(page.raw_keys)
+    if staged.on_reading is not None:
+        for raw_key, raw in zip(page.raw_keys, raws, strict=True):
+            key = parse_key(raw_key, staged.prefix)
+            assert isinstance(key, CounterKey) and raw is not None  # noqa: PT018  # batches name nothing else; it is plain
+            staged.on_reading(key, int(raw))
+
+
+def _sort(
+    staged: Staged, page: Page, values: Sequence[int | DeadLetter | None]
+) -> tuple[list[bytes], list[bytes | None]]:
+    """Count a page of readings key by key; returns row starts and values of those to be staged."""
+    starts: list[bytes] = []
+    good: list[bytes | None] = []
+    for raw_key, start, value in zip(page.raw_keys, page.row_starts(), values, strict=True):
+        key = parse_key(raw_key, staged.prefix)
+        assert isinstance(key, CounterKey)  # batches name nothing else
+        reading = staged.by_date[key.date]
+        if isinstance(value, DeadLetter):
+            reading.dead_letters += 1
+            if len(staged.dead_letters) < MAX_DEAD_LETTERS:
+                staged.dead_letters.append(with_date(value, key.date))
+            continue
+        if raw_key in staged.open_keys:
+            staged.healed.append(raw_key)
+        if value is None:
+            reading.expired += 1
+            continue
+        reading.read += 1
+        starts.append(start)
+        good.append(b"%d" % value)
+        if staged.on_reading is not None:
+            staged.on_reading(key, value)
+    return starts, good
+
+
+def copy_rows(row_starts: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
+    """Rows as COPY's text format takes them; None is NULL."""
+    told = [_NULL if value is None else value for value in values] if None in values else values
+    return b"".join([start + value + b"\n" for start, value in zip(row_starts, told, strict=True)])  # type: ignore[operator]
