@@ -16,8 +16,9 @@ from bench.memory import peak_megabytes
 from merchant_usage import pipeline
 from merchant_usage.connections import prepare
 from merchant_usage.model.batches import Batch
-from merchant_usage.pipeline import Plan, Run
+from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import load_settings
+from merchant_usage.steps import scan as scan_step
 from merchant_usage.steps.store import BatchResult
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def scan(servers: Servers, _: DataSet) -> Work:
     prepare(servers.conn)
 
     def work() -> Figures:
-        plan, batches = pipeline.scan(servers.client, servers.conn, _new_run(NOW), load_settings({}))
+        plan, batches = scan_step.scan(servers.client, servers.conn, _new_run(NOW), load_settings({}))
         sizes = [len(json.dumps(batch.to_xcom())) for batch in batches]
         return {
             "plan_bytes": len(json.dumps(plan.to_xcom())),
@@ -88,7 +89,7 @@ def scan(servers: Servers, _: DataSet) -> Work:
 def _run(servers: Servers, store: Store, *, here: bool, verified: bool, now: dt.datetime) -> Figures:
     settings, run = load_settings({}), _new_run(now)
     started = time.perf_counter()
-    plan, batches = pipeline.scan(servers.client, servers.conn, run, settings, here=here)
+    plan, batches = scan_step.scan(servers.client, servers.conn, run, settings, here=here)
     scanned = time.perf_counter()
     results = store(plan, batches)
     stored = time.perf_counter()

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from merchant_usage.model.keys import shown
-from merchant_usage.steps.verify import Proof, would_do
+from merchant_usage.model.verdict import Proof, would_do
 from merchant_usage.text import escape
 
 # Wide enough for the totals of a billion, narrow enough for the log view without scrolling.

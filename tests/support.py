@@ -14,10 +14,12 @@ from psycopg import Connection
 
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.keys import CounterKey, build_key
-from merchant_usage.pipeline import Plan, Run, aggregate, prove, scan, store
+from merchant_usage.model.run import Plan, Run
+from merchant_usage.model.verdict import Proof
+from merchant_usage.pipeline import aggregate, prove, store
 from merchant_usage.settings import Settings, load_settings
+from merchant_usage.steps.scan import scan
 from merchant_usage.steps.store import BatchResult
-from merchant_usage.steps.verify import Proof
 
 PROJECT = Path(__file__).resolve().parent.parent
 

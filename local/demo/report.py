@@ -15,12 +15,14 @@ from local.demo.runs import RunVerdict, told
 from merchant_usage import clock
 from merchant_usage.model.dates import Scope, is_settled
 from merchant_usage.model.keys import shown
-from merchant_usage.pipeline import Run, take_survey
+from merchant_usage.model.run import Run
+from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters
 from merchant_usage.source.counters import RedisClient
+from merchant_usage.steps.scan import take_survey
 from merchant_usage.steps.store import BatchResult
-from merchant_usage.steps.verify import Proof, verify
+from merchant_usage.steps.verify import verify
 
 MOST_LETTERS = 30
 

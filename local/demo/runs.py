@@ -14,9 +14,9 @@ from local.airflow_api import DagRun
 from local.demo.errors import DemoError
 from local.demo.screen import Screen, Update
 from merchant_usage import clock
+from merchant_usage.model.report import DateVerdict
 from merchant_usage.settings import DAG_ID, Settings
 from merchant_usage.sink import ledger
-from merchant_usage.sink.ledger import DateVerdict
 
 # A run takes about 10 s; one whose tasks are retried three times, four minutes.
 RUN_SECONDS: Final = 420

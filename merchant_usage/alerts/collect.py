@@ -17,12 +17,12 @@ from merchant_usage.alerts.alert import Alert, Damage, Kind, told_dates
 from merchant_usage.alerts.register import Register, Told, Unsent
 from merchant_usage.model.dates import Scope, local_date, oldest_kept
 from merchant_usage.model.keys import CounterKey, parse_key, shown
+from merchant_usage.model.report import DateReport, DateVerdict
+from merchant_usage.model.verdict import Difference, Proof, Verdict
 from merchant_usage.settings import DAG_ID, Settings
-from merchant_usage.sink.ledger import DateReport, DateVerdict
 from merchant_usage.sink.queries import query
 from merchant_usage.source.counters import RedisClient
 from merchant_usage.steps.cleanup import expiring
-from merchant_usage.steps.verify import Difference, Proof, Verdict
 
 DEAD_LETTERS_COMMAND: Final = "python -m merchant_usage dead-letters"
 #: A longer command would not fit into a message in one piece. Without merchants it is for all: more, and no harm.

@@ -14,11 +14,12 @@ from merchant_usage.cli.requests import requested_run
 from merchant_usage.connections import postgres_from_url, redis_from_url
 from merchant_usage.errors import RunIncomplete, SettingsError, UpsertFailed, UsageMismatch
 from merchant_usage.model.dates import parse_day
-from merchant_usage.pipeline import Run
+from merchant_usage.model.dead_letter import Reason
+from merchant_usage.model.report import DateVerdict
+from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import dead_letters, ledger, schema
-from merchant_usage.sink.dead_letters import Reason
-from merchant_usage.sink.ledger import DateVerdict
+from merchant_usage.steps import preview
 from merchant_usage.steps.resolve import Decision, decide
 from merchant_usage.tables import describe, describe_letters, describe_preview
 
@@ -63,7 +64,7 @@ def _aggregate(options: argparse.Namespace, run: Run, settings: Settings) -> int
 
 def _preview(options: argparse.Namespace, run: Run, settings: Settings) -> int:
     with redis_from_url() as client, postgres_from_url() as conn, progress("Reading", "", ""):
-        proof = pipeline.preview(client, conn, run, settings)
+        proof = preview.preview(client, conn, run, settings)
     if options.json:
         document = as_document(proof)
         for date in document["dates"]:
@@ -79,7 +80,7 @@ def verify(options: argparse.Namespace) -> int:
     settings = load_settings()
     run = requested_run(options, clock.now(), settings)
     with redis_from_url() as client, postgres_from_url() as conn, progress("Comparing", "", ""):
-        proof = pipeline.compare(client, conn, run, settings)
+        proof = preview.compare(client, conn, run, settings)
     if options.json:
         say_json(as_document(proof))
     else:

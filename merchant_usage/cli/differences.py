@@ -7,8 +7,8 @@ from typing import Any
 
 from merchant_usage.cli.output import width
 from merchant_usage.errors import UsageMismatch
-from merchant_usage.sink.ledger import DateReport, DateVerdict
-from merchant_usage.steps.verify import Difference, Proof
+from merchant_usage.model.report import DateReport, DateVerdict
+from merchant_usage.model.verdict import Difference, Proof
 from merchant_usage.tables import describe_merchants, render
 
 

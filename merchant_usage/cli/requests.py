@@ -8,7 +8,7 @@ import datetime as dt
 from merchant_usage.errors import SettingsError
 from merchant_usage.model.dates import dates_of_range, parse_day
 from merchant_usage.model.keys import shown, why_no_merchant_id
-from merchant_usage.pipeline import Run
+from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
-from merchant_usage import clock, pipeline
+from merchant_usage import clock
 from merchant_usage.cli.differences import as_document, mismatches, tell_comparison
 from merchant_usage.cli.durations import parse_duration, tell_duration
 from merchant_usage.cli.output import complain, progress, say, say_json, width
@@ -16,11 +16,13 @@ from merchant_usage.cli.parser import PROGRAM
 from merchant_usage.cli.requests import requested_dates
 from merchant_usage.connections import postgres_from_url, redis_from_url
 from merchant_usage.model.dates import local_date, oldest_kept
-from merchant_usage.pipeline import Run
+from merchant_usage.model.report import DateVerdict
+from merchant_usage.model.run import Run
+from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import ledger, schema
-from merchant_usage.sink.ledger import DateVerdict, Verified
-from merchant_usage.steps.verify import Proof
+from merchant_usage.sink.ledger import Verified
+from merchant_usage.steps import preview
 from merchant_usage.tables import render
 
 
@@ -77,7 +79,7 @@ def _requested_dates(options: argparse.Namespace, now: dt.datetime, settings: Se
 def _compare(dates: Sequence[dt.date], now: dt.datetime, settings: Settings) -> Proof:
     run = Run(f"cli__{now.isoformat()}", "cli", tuple(dates), now)
     with redis_from_url() as client, postgres_from_url() as conn, progress("Comparing", "", ""):
-        return pipeline.compare(client, conn, run, settings)
+        return preview.compare(client, conn, run, settings)
 
 
 def _problems(newest: Sequence[dict[str, Any]], proof: Proof | None, lag: str | None) -> list[str]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import compress
 from typing import Any, NamedTuple
 
-from merchant_usage.sink.dead_letters import DeadLetter, Reason
+from merchant_usage.model.dead_letter import DeadLetter, Reason
 from merchant_usage.text import escape
 
 # One row of the unique index must fit into a third of an 8 kB page (2704 bytes, PostgreSQL's btree limit).

@@ -5,17 +5,29 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from merchant_usage.model.batches import Group
 from merchant_usage.model.keys import iso
-from merchant_usage.source.counters import PAGE
+
+# More keys a MGET gains nothing (measured), and a page bounds what one reply may weigh.
+PAGE: Final = 1000
 
 # What COPY's text format gives a meaning to.
 _COPY_SPECIAL: Final = re.compile(r"[\\\t\n\r]")
 _COPY_ESCAPES: Final = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+
+
+Item = TypeVar("Item")
+
+
+def pages(items: Iterable[Item], size: int = PAGE) -> Iterator[list[Item]]:
+    """Cut a stream into lists of at most `size`."""
+    stream = iter(items)
+    while page := list(islice(stream, size)):
+        yield page
 
 
 class Page(NamedTuple):

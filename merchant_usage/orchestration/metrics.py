@@ -22,15 +22,15 @@ from merchant_usage import clock
 from merchant_usage.driver_errors import explain
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
+from merchant_usage.model.dead_letter import Reason
+from merchant_usage.model.verdict import Proof, Verdict
 from merchant_usage.orchestration.compat import OTEL_KEEPS_TAGS, flush_metrics, set_up_logging
 from merchant_usage.orchestration.request_counts import count_requests, count_statements
 from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters
-from merchant_usage.sink.dead_letters import Reason
 from merchant_usage.sink.lag import proven_until
 from merchant_usage.source.counters import RedisClient
 from merchant_usage.steps.store import BatchResult
-from merchant_usage.steps.verify import Proof, Verdict
 
 set_up_logging()
 log = Log(__name__)

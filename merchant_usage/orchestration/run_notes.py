@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session, object_session
 
+from merchant_usage.model.report import DateReport, DateVerdict
 from merchant_usage.orchestration.alerts.failure_notes import FAILURE_KEY, TASK_IDS
 from merchant_usage.orchestration.compat import pushed
-from merchant_usage.sink.ledger import DateReport, DateVerdict
 
 log = logging.getLogger(__name__)
 

@@ -15,18 +15,20 @@ from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.dates import dates_of_interval, dates_of_range, is_settled, local_date, oldest_kept
 from merchant_usage.model.keys import CounterKey, shown, why_no_merchant_id
+from merchant_usage.model.report import DateVerdict
+from merchant_usage.model.run import Plan, Run
+from merchant_usage.model.verdict import Proof
 from merchant_usage.orchestration import metrics
 from merchant_usage.orchestration.alerts.failure_notes import failure_noted
 from merchant_usage.orchestration.compat import asked_at, set_up_logging
 from merchant_usage.orchestration.connections import airflow_errors, usage_postgres, usage_redis
 from merchant_usage.orchestration.run_notes import NOTE_KEY, describe_dates, told_verdict
-from merchant_usage.pipeline import Plan, Run
 from merchant_usage.settings import Settings
 from merchant_usage.sink import ledger, schema
-from merchant_usage.sink.ledger import DateVerdict
+from merchant_usage.steps import preview
+from merchant_usage.steps import scan as scan_step
 from merchant_usage.steps.cleanup import Cleaned, TimeToLive, delete_stale, inspect_ttl
 from merchant_usage.steps.store import BatchResult
-from merchant_usage.steps.verify import Proof
 from merchant_usage.tables import describe, describe_preview
 
 set_up_logging()
@@ -99,7 +101,7 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 plan, batches = {"nothing_to_do": f"{told}: verified by an earlier run, over and settled"}, []
                 log.info(f"Nothing to do for {told}: sealed", dates=told)
             elif context["params"].get("dry_run"):
-                proof = pipeline.preview(client, conn, run, settings)
+                proof = preview.preview(client, conn, run, settings)
                 log.info(describe_preview(proof))
                 told = f"this was a dry run; {proof.failing_count:,} counter(s) would be stored"
                 if proof.regressed_count:
@@ -107,7 +109,7 @@ def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
                 plan, batches = {"nothing_to_do": told}, []
             else:
                 with metrics.phase("scan"):
-                    scanned, batches = pipeline.scan(client, conn, run, settings)
+                    scanned, batches = scan_step.scan(client, conn, run, settings)
                 metrics.scanned(batches)
                 plan = scanned.to_xcom()
     context["ti"].xcom_push(key=PLAN_KEY, value=plan)

@@ -9,7 +9,6 @@ import datetime as dt
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 import redis
@@ -17,14 +16,12 @@ from hiredis import pack_command
 from redis.cluster import RedisCluster
 
 from merchant_usage.errors import RedisRefused
+from merchant_usage.model.dead_letter import DeadLetter, Reason
 from merchant_usage.model.keys import match_pattern
-from merchant_usage.sink.dead_letters import DeadLetter, Reason
 from merchant_usage.source import cluster
 
 RedisClient = redis.Redis | RedisCluster
 
-# More keys a MGET gains nothing (measured), and a page bounds what one reply may weigh.
-PAGE: Final = 1000
 
 MAX_VALUE: Final = 2**63 - 1
 _INTEGER = re.compile(rb"-?[0-9]+")
@@ -32,8 +29,6 @@ _MAX_DIGITS = len(str(MAX_VALUE))
 
 #: What redis-py raises when a connection, and not a command, is the matter.
 _BROKEN: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-
-Item = TypeVar("Item")
 
 
 class KeyPage(Protocol):
@@ -45,13 +40,6 @@ class KeyPage(Protocol):
 
 
 AnyPage = TypeVar("AnyPage", bound=KeyPage)
-
-
-def pages(items: Iterable[Item], size: int = PAGE) -> Iterator[list[Item]]:
-    """Cut a stream into lists of at most `size`."""
-    stream = iter(items)
-    while page := list(islice(stream, size)):
-        yield page
 
 
 def scan_pages(client: RedisClient, prefix: str, count: int) -> Iterator[list[bytes]]:

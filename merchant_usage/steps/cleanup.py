@@ -15,9 +15,10 @@ from redis.cluster import RedisCluster
 
 from merchant_usage.log import Log
 from merchant_usage.model.keys import CounterKey, as_columns, build_key
+from merchant_usage.model.pages import pages
 from merchant_usage.sink.queries import query
 from merchant_usage.source import cluster
-from merchant_usage.source.counters import RedisClient, pages
+from merchant_usage.source.counters import RedisClient
 
 log = Log(__name__)
 

@@ -9,11 +9,12 @@ from enum import StrEnum
 from psycopg import Connection
 
 from merchant_usage.errors import SettingsError
+from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, as_columns, parse_key, shown
-from merchant_usage.sink.dead_letters import DeadLetter
+from merchant_usage.model.pages import pages
+from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient, pages, read_page
-from merchant_usage.steps.store import RowWrite, lock_rows, set_rows
+from merchant_usage.source.counters import RedisClient, read_page
 
 
 class Decision(StrEnum):

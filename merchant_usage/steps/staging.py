@@ -11,9 +11,9 @@ from typing import Final
 from psycopg import Connection
 
 from merchant_usage.model.batches import Group
+from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, parse_key
 from merchant_usage.model.pages import Page, key_pages
-from merchant_usage.sink.dead_letters import DeadLetter
 from merchant_usage.sink.queries import query
 from merchant_usage.source.counters import RedisClient, all_plain, read_pages, readings, with_date
 from merchant_usage.steps.page_comparison import side_by_side

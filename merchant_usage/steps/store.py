@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import psycopg
 from psycopg import Connection
@@ -16,13 +16,15 @@ from merchant_usage.driver_errors import explain_postgres, lacks_partition
 from merchant_usage.errors import UsageError
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
-from merchant_usage.model.keys import CounterKey, as_columns, build_key, shown
+from merchant_usage.model.dead_letter import DeadLetter, Reason
+from merchant_usage.model.keys import CounterKey, build_key, shown
+from merchant_usage.model.pages import pages
+from merchant_usage.model.report import Counts
 from merchant_usage.settings import OnRegression, Settings
 from merchant_usage.sink import dead_letters
-from merchant_usage.sink.dead_letters import DeadLetter, Reason
-from merchant_usage.sink.ledger import Counts
+from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import MAX_VALUE, RedisClient, pages, read_page, with_date
+from merchant_usage.source.counters import MAX_VALUE, RedisClient, read_page, with_date
 from merchant_usage.steps.reader import Reader
 from merchant_usage.steps.staging import stage
 
@@ -277,34 +279,6 @@ def _settle_suspects(
         set_rows(conn, writes)
         dead_letters.open_letters(conn, letters)
         dead_letters.resolve(conn, carried_keys, [Reason.COUNTER_REGRESSED])
-
-
-def lock_rows(conn: Connection, keys: Sequence[CounterKey]) -> list[tuple[CounterKey, int, int]]:
-    """Lock the rows of these keys, in key order; returns key, metric_value and carried of those there are."""
-    rows = conn.execute(query("lock_rows"), as_columns(keys))
-    return [(CounterKey(*row[:3]), row[3], row[4]) for row in rows]
-
-
-class RowWrite(NamedTuple):
-    """What a locked row shall hold."""
-
-    key: CounterKey
-    metric_value: int
-    carried: int
-
-
-def set_rows(conn: Connection, writes: Sequence[RowWrite]) -> None:
-    """Write rows that are locked."""
-    if not writes:
-        return
-    conn.execute(
-        query("set_rows"),
-        {
-            **as_columns(write.key for write in writes),
-            "metric_values": [write.metric_value for write in writes],
-            "carried": [write.carried for write in writes],
-        },
-    )
 
 
 class _MerchantLog:

@@ -19,13 +19,13 @@ import redis
 from psycopg import Connection
 from redis.crc import key_slot
 
-from merchant_usage import pipeline
 from merchant_usage.connections import redis_from_url
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import ClusterChanged, RedisUnavailable
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.source import cluster
 from merchant_usage.source.counters import scan_pages
+from merchant_usage.steps import scan
 from tests.cluster.servers import QUICK_NODE_TIMEOUT_MS, Cluster, Node, add_node, wait_until
 from tests.cluster.usage import ClusterUsage
 from tests.support import YESTERDAY, key, raw
@@ -94,7 +94,7 @@ class Interrupted:
         self.seen: set[bytes] = set()
         self.before: Callable[[], Any] = lambda: None
         self.steps: list[tuple[Callable[[], bool], Callable[[], Any]]] = []
-        monkeypatch.setattr(pipeline, "scan_pages", self._pages)
+        monkeypatch.setattr(scan, "scan_pages", self._pages)
 
     def when(self, condition: Callable[[], bool], do: Callable[[], Any]) -> None:
         """Do this between two pages, as soon as the condition holds and all steps before have been done."""

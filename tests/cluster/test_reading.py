@@ -16,7 +16,7 @@ from local.connections import redis_connection
 from merchant_usage.connections import redis_from_url
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import RedisRefused, UsageMismatch
-from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.source.counters import scan_pages
 from merchant_usage.steps import cleanup
 from tests.cluster.servers import Cluster

@@ -12,7 +12,7 @@ import pytest
 from psycopg import Connection
 
 from merchant_usage import clock
-from merchant_usage.source.counters import PAGE
+from merchant_usage.model.pages import PAGE
 from tests.dags.support import Dag, Ended
 from tests.faults.leftovers import wait_until
 from tests.support import Usage, key, raw

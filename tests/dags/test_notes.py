@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 
+from merchant_usage.model.report import Counts, DateReport, DateVerdict
 from merchant_usage.orchestration.run_notes import DATES_SHOWN, describe_dates
-from merchant_usage.sink.ledger import Counts, DateReport, DateVerdict
 
 # What Airflow's metadata holds of a note.
 NOTE_CHARACTERS = 1000

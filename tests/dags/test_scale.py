@@ -8,7 +8,7 @@ import pytest
 
 from merchant_usage import clock
 from merchant_usage.model.keys import CounterKey
-from merchant_usage.source.counters import pages
+from merchant_usage.model.pages import pages
 from tests.dags.support import Dag
 from tests.support import Usage, key
 

@@ -225,7 +225,7 @@ def test_log_reads_like_a_report(dag: Dag, usage: Usage) -> None:
     assert told == sorted(told)
     # And the line of the code that says so, on both versions.
     for said in report:
-        assert any(re.search(r"\b(pipeline|store)\.py:\d+", line) for line in lines[said]), lines[said]
+        assert any(re.search(r"\b(pipeline|scan|store)\.py:\d+", line) for line in lines[said]), lines[said]
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,13 @@ from merchant_usage import pipeline
 from merchant_usage.connections import prepare
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.dates import local_date, oldest_kept
-from merchant_usage.pipeline import Plan, Run
+from merchant_usage.model.report import DateVerdict
+from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import Settings
-from merchant_usage.sink.ledger import DateVerdict
 from merchant_usage.sink.queries import SQL_FOLDER, query
 from merchant_usage.source import counters
 from merchant_usage.steps import cleanup
+from merchant_usage.steps import scan as scan_step
 from merchant_usage.steps.resolve import Decision, decide
 from merchant_usage.steps.store import BatchResult
 
@@ -140,7 +141,7 @@ def heard(redis_url: str, postgres_url: str, hear: Hear = nothing) -> Iterator[t
 
     with ExitStack() as stack:
         if hear is not nothing:
-            stack.enter_context(mock.patch.object(pipeline, "scan_pages", scanning))
+            stack.enter_context(mock.patch.object(scan_step, "scan_pages", scanning))
             stack.enter_context(mock.patch.object(counters, "_ask", asking))
             stack.enter_context(mock.patch.object(cleanup, "_compare_and_delete", deleting))
             stack.enter_context(mock.patch.object(psycopg.Copy, "write", writing))
@@ -183,7 +184,7 @@ def run_tasks(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
 
     def scan() -> list[Any]:
         with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
-            plan, batches = pipeline.scan(client, conn, job.run, job.settings)
+            plan, batches = scan_step.scan(client, conn, job.run, job.settings)
         return [plan.to_xcom(), [batch.to_xcom() for batch in batches]]
 
     def upsert(batch: Batch) -> dict[str, Any]:
@@ -225,7 +226,7 @@ def run_tasks(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
 def run_whole(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
     """The same run as one process without a scheduler does it: nothing is kept from one attempt to the next."""
     # Several batches of few keys.
-    few = mock.patch.object(pipeline, "KEYS_WORTH_A_BATCH", 2000)
+    few = mock.patch.object(scan_step, "KEYS_WORTH_A_BATCH", 2000)
     with heard(job.redis_url, job.postgres_url, hear) as (client, conn), few:
         proof = pipeline.aggregate(client, conn, job.run, job.settings)
     return [report.as_metadata() for report in proof.reports]

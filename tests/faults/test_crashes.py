@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from local.servers import Valkey
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
-from merchant_usage.pipeline import Run
-from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.model.run import Run
 from tests.faults.engine import Job, crash, run_decide, run_tasks, run_whole
 from tests.faults.leftovers import assert_nothing_left
 from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from merchant_usage import pipeline
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.sink import dead_letters
-from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.steps import scan
 from merchant_usage.steps.resolve import Decided, Decision, decide
 from tests.support import TODAY, YESTERDAY, Usage, key, raw
 
@@ -71,7 +71,7 @@ def test_key_that_overtook_and_is_gone_counts_as_it_was_last_seen(usage: Usage, 
 
 def test_flood_of_bad_keys_hides_no_regression(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "MAX_OPEN", 3)
-    monkeypatch.setattr(pipeline, "KEYS_WORTH_A_BATCH", 1)
+    monkeypatch.setattr(scan, "KEYS_WORTH_A_BATCH", 1)
     counts(usage, 100)
     usage.write({key(f"m{n}", YESTERDAY): "x" for n in range(10)})
     usage.aggregate(YESTERDAY)

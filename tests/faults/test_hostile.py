@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from local.servers import Valkey
+from merchant_usage.model import dead_letter
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
-from merchant_usage.pipeline import Run
-from merchant_usage.sink import dead_letters
-from merchant_usage.sink.dead_letters import Reason
+from merchant_usage.model.run import Run
 from merchant_usage.source.counters import MAX_VALUE
 from tests.faults.engine import Hear, Job, in_another_process, run_whole
 from tests.faults.leftovers import assert_nothing_left
@@ -140,6 +140,6 @@ def test_hundred_thousand_hostile_keys_and_values(
         of_values = len(usage.letters()) - len(of_names)
         assert 0 < len(of_names) <= 2 * 10_000 < bad_names, "a scan writes down so many"
         assert 0 < of_values <= 2 * TASKS * 1000, "a batch writes down so many"
-        assert max(len(letter.detail) for letter in usage.letters()) <= dead_letters.MAX_DETAIL
+        assert max(len(letter.detail) for letter in usage.letters()) <= dead_letter.MAX_DETAIL
     assert {letter.reason for letter in usage.letters()} == {*Reason} - {Reason.COUNTER_REGRESSED}
     assert_nothing_left(usage.conn)

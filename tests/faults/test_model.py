@@ -33,12 +33,12 @@ from local.servers import Valkey
 from merchant_usage import clock, pipeline
 from merchant_usage.errors import SettingsError
 from merchant_usage.model.dates import is_settled, oldest_kept
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
-from merchant_usage.pipeline import Run
+from merchant_usage.model.run import Run
 from merchant_usage.settings import OnRegression, Settings
 from merchant_usage.sink import ledger
-from merchant_usage.sink.dead_letters import Reason
-from merchant_usage.steps import cleanup
+from merchant_usage.steps import cleanup, scan
 from merchant_usage.steps.resolve import Decision, decide
 from tests.conftest import Connect
 from tests.faults.model import Counter
@@ -190,8 +190,8 @@ class Machine(RuleBasedStateMachine):
     def run_with_retries(self, chosen: set[int], mode: OnRegression, again: list[int], by: int, proofs: int) -> None:
         """Tasks are repeated, before and after the run was proven, while today's counters grow."""
         run, chosen_settings = self.runs(chosen, on_regression=mode)
-        pipeline.scan(self.client, self.conns[0], run, chosen_settings)
-        plan, batches = pipeline.scan(self.client, self.conns[0], run, chosen_settings)
+        scan.scan(self.client, self.conns[0], run, chosen_settings)
+        plan, batches = scan.scan(self.client, self.conns[0], run, chosen_settings)
 
         def store(number: int) -> Any:
             return pipeline.store(self.client, self.conns[0], batches[number], run.run_id, chosen_settings)
@@ -251,7 +251,7 @@ class Machine(RuleBasedStateMachine):
     @rule(chosen=ages, mode=modes)
     def run_and_clean_up(self, chosen: set[int], mode: OnRegression) -> None:
         run, chosen_settings = self.runs(chosen, on_regression=mode, delete_stale_keys=True)
-        plan, batches = pipeline.scan(self.client, self.conns[0], run, chosen_settings)
+        plan, batches = scan.scan(self.client, self.conns[0], run, chosen_settings)
         results = [pipeline.store(self.client, self.conns[0], b, run.run_id, chosen_settings) for b in batches]
         proof = pipeline.prove(self.client, self.conns[0], plan, batches, results, chosen_settings)
         handled = self.expect(run.dates, mode, cleaning=True)

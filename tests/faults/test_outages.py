@@ -20,11 +20,11 @@ from local.servers import Postgres, Valkey
 from merchant_usage.connections import prepare
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import RunIncomplete, UsageError, UsageMismatch
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
-from merchant_usage.pipeline import Run
+from merchant_usage.model.run import Run
 from merchant_usage.settings import OnRegression
 from merchant_usage.sink import schema
-from merchant_usage.sink.dead_letters import Reason
 from merchant_usage.steps.resolve import Decision, decide
 from tests.faults.engine import At, Job, nothing, run_tasks
 from tests.faults.leftovers import assert_nothing_left

@@ -18,12 +18,12 @@ from local.servers import Valkey
 from merchant_usage import pipeline
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import PostgresUnavailable
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
-from merchant_usage.pipeline import Run
+from merchant_usage.model.run import Run
 from merchant_usage.settings import OnRegression
-from merchant_usage.sink.dead_letters import Reason
 from merchant_usage.source import counters as counters_module
-from merchant_usage.steps import store
+from merchant_usage.steps import scan, store
 from tests.conftest import Connect
 from tests.faults.engine import At, Job, heard, nothing, run_tasks
 from tests.faults.leftovers import assert_nothing_left, wait_until
@@ -217,7 +217,7 @@ def test_one_task_runs_twice_at_once(usage: Usage, valkey: Valkey, new_job: Call
     job = new_job(max_mapped_tasks=3)
     with writer(valkey.url, names) as made:
         with heard(valkey.url, job.postgres_url) as (client, conn):
-            plan, batches = pipeline.scan(client, conn, job.run, job.settings)
+            plan, batches = scan.scan(client, conn, job.run, job.settings)
 
         def upsert(number: int) -> Any:
             with heard(valkey.url, job.postgres_url) as (client, conn):
@@ -345,7 +345,7 @@ def test_scan_returns_each_key_several_times(
             yield seen[: len(seen) // 2]
             yield []
 
-    monkeypatch.setattr(pipeline, "scan_pages", doubled)
+    monkeypatch.setattr(scan, "scan_pages", doubled)
     reports = run_tasks(new_job(max_mapped_tasks=4, scan_count=50))
     assert usage.rows() == counters
     assert {report["verdict"] for report in reports} == {"verified"}

@@ -9,10 +9,11 @@ import pytest
 
 from merchant_usage import pipeline
 from merchant_usage.model.dates import Scope
-from merchant_usage.pipeline import Run, preview
+from merchant_usage.model.run import Run
 from merchant_usage.settings import OnRegression
 from merchant_usage.sink import ledger
-from merchant_usage.steps import store, verify
+from merchant_usage.steps import scan, store, verify
+from merchant_usage.steps.preview import preview
 from tests.support import NOW, TODAY, YESTERDAY, Connect, Usage, key, raw, settings
 
 TWO_DAYS_AGO = YESTERDAY - dt.timedelta(days=1)
@@ -146,7 +147,7 @@ def test_readings_of_runs_that_never_came_back_are_cleared(usage: Usage) -> None
 
 def test_large_batches_are_stored_part_by_part(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MAX_KEYS_PER_TRANSACTION", 7)
-    monkeypatch.setattr("merchant_usage.source.counters.PAGE", 3)
+    monkeypatch.setattr("merchant_usage.model.pages.PAGE", 3)
     counters = {key(f"m{n:02}", day, metric): n for n in range(30) for day in (YESTERDAY, TODAY) for metric in "abc"}
     counters |= {key("giant", YESTERDAY, f"metric {n}"): n for n in range(50)}
     usage.write(counters)
@@ -274,7 +275,7 @@ def test_dry_run_says_how_many_more_there_are_than_it_lists(
     usage: Usage, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "MAX_DIFFERENCES_KEPT", 2)
-    monkeypatch.setattr(pipeline, "MAX_DEAD_LETTERS_A_SCAN", 2)
+    monkeypatch.setattr(scan, "MAX_DEAD_LETTERS_A_SCAN", 2)
     usage.write({key(f"lower{n}"): 9 for n in range(5)})
     usage.aggregate()
     usage.write({key(f"lower{n}"): 3 for n in range(5)} | {key(f"new{n}"): 1 for n in range(6)})
@@ -304,7 +305,7 @@ def test_dry_run_of_a_live_date_tells_what_is_not_stored_yet(usage: Usage) -> No
 
 
 def test_progress_is_told_batch_by_batch(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "KEYS_WORTH_A_BATCH", 1)
+    monkeypatch.setattr(scan, "KEYS_WORTH_A_BATCH", 1)
     usage.write({key(f"m{n}"): n for n in range(3)})
     told: list[tuple[int, int]] = []
     run = Run("told", "cli", (YESTERDAY,), NOW)

@@ -17,8 +17,10 @@ from merchant_usage.alerts.register import AT_MOST, Register, Unsent
 from merchant_usage.connections import prepare
 from merchant_usage.errors import UsageMismatch
 from merchant_usage.model.dates import Scope
-from merchant_usage.pipeline import Run, prove, scan, store
-from merchant_usage.steps.verify import Proof
+from merchant_usage.model.run import Run
+from merchant_usage.model.verdict import Proof
+from merchant_usage.pipeline import prove, store
+from merchant_usage.steps.scan import scan
 from tests.support import NOW, TODAY, YESTERDAY, Connect, Usage, key, raw, settings
 
 DAY_BEFORE = YESTERDAY - dt.timedelta(days=1)

@@ -22,8 +22,8 @@ from merchant_usage.errors import (
     SettingsError,
     UsageError,
 )
+from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.sink import schema
-from merchant_usage.sink.dead_letters import DeadLetter
 from merchant_usage.source.counters import read_page, scan_pages
 
 SECRET = "s3cret-Pa55word"

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from merchant_usage import pipeline
-from merchant_usage.sink.dead_letters import MAX_DETAIL, Reason
+from merchant_usage.model.dead_letter import MAX_DETAIL, Reason
+from merchant_usage.steps import scan
 from tests.support import NOW, TODAY, TOMORROW, YESTERDAY, Letter, Usage, key, raw
 
 LONG_AGO = YESTERDAY - dt.timedelta(days=100)
@@ -175,7 +175,7 @@ def test_flood_is_bounded_and_closes_no_letter_by_mistake(usage: Usage, monkeypa
     usage.client.mset({f"usage:bad {n}": 1 for n in range(10)})
     usage.write({key("acme"): 1})
     for most in (3, 1):  # the second run keeps fewer, and knows nothing of the others
-        monkeypatch.setattr(pipeline, "MAX_DEAD_LETTERS_A_SCAN", most)
+        monkeypatch.setattr(scan, "MAX_DEAD_LETTERS_A_SCAN", most)
         usage.aggregate()
         assert usage.rows() == {key("acme"): 1}
     assert len(usage.letters()) == 3

@@ -9,9 +9,9 @@ import pytest
 from psycopg import Connection
 
 from merchant_usage import pipeline
-from merchant_usage.pipeline import Run
+from merchant_usage.model.run import Run
 from merchant_usage.source.counters import read_pages
-from merchant_usage.steps import page_comparison
+from merchant_usage.steps import page_comparison, scan
 from tests.support import NOW, TABLES, TODAY, YESTERDAY, Connect, Usage, key, settings
 
 BATCHES = 4
@@ -53,7 +53,7 @@ def test_no_lock_outlives_a_batch(usage: Usage, locks: Locks) -> None:
     usage.write({key(f"m{n}", day): 6 for n in range(100, 300) for day in (YESTERDAY, TODAY)} | {key("m1"): 4})
     run = Run("watched", "manual", (YESTERDAY, TODAY), NOW)
     chosen = settings(max_mapped_tasks=BATCHES)
-    _, batches = pipeline.scan(usage.client, usage.conn, run, chosen)
+    _, batches = scan.scan(usage.client, usage.conn, run, chosen)
     assert locks.count() == 0
     assert len(batches) == BATCHES
     for batch in batches:

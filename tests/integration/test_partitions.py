@@ -13,8 +13,8 @@ from psycopg import Connection, sql
 
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import SchemaError, UpsertFailed, UsageMismatch
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.sink import schema
-from merchant_usage.sink.dead_letters import Reason
 from merchant_usage.steps.cleanup import delete_stale
 from merchant_usage.steps.resolve import Decision, decide
 from tests.support import PROJECT, TODAY, YESTERDAY, Usage, key, raw

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.settings import OnRegression
-from merchant_usage.sink.dead_letters import Reason
 from merchant_usage.steps import staging, store
 from tests.support import TODAY, YESTERDAY, Connect, Letter, Usage, key, raw
 

@@ -18,10 +18,10 @@ from merchant_usage import pipeline
 from merchant_usage.connections import prepare
 from merchant_usage.errors import RunIncomplete, UsageMismatch
 from merchant_usage.model.keys import CounterKey
+from merchant_usage.model.verdict import Proof
 from merchant_usage.sink import schema
 from merchant_usage.source import counters
 from merchant_usage.steps import page_comparison
-from merchant_usage.steps.verify import Proof
 from tests.support import TODAY, TOMORROW, YESTERDAY, Connect, Stored, Usage, key, raw, settings
 
 DATES = pytest.mark.parametrize("date", [YESTERDAY, TODAY], ids=["settled", "live"])

@@ -7,8 +7,8 @@ import datetime as dt
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from merchant_usage.model.dead_letter import DeadLetter, Reason
 from merchant_usage.model.keys import CounterKey, build_key, parse_key, shown
-from merchant_usage.sink.dead_letters import DeadLetter, Reason
 from merchant_usage.source.counters import MAX_VALUE, parse_value
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from merchant_usage.model.verdict import Verdict, judge
 from merchant_usage.source.counters import MAX_VALUE
-from merchant_usage.steps.verify import Verdict, judge
 
 # Small numbers meet each other; large ones overflow what is not careful.
 numbers = st.one_of(st.integers(0, 5), st.integers(0, MAX_VALUE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from merchant_usage.sink.dead_letters import MAX_DETAIL, DeadLetter, Reason
+from merchant_usage.model.dead_letter import MAX_DETAIL, DeadLetter, Reason
 from merchant_usage.source.counters import MAX_VALUE, parse_value
 
 

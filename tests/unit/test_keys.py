@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import pytest
 import redis
 
+from merchant_usage.model.dead_letter import DeadLetter, Reason
 from merchant_usage.model.keys import (
     MAX_MERCHANT_ID_BYTES,
     MAX_METRIC_TYPE_BYTES,
@@ -18,7 +19,6 @@ from merchant_usage.model.keys import (
     parse_key,
     shown,
 )
-from merchant_usage.sink.dead_letters import DeadLetter, Reason
 from merchant_usage.source.counters import scan_pages
 
 DATE = dt.date(2026, 11, 23)

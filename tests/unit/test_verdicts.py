@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from merchant_usage.steps.verify import Verdict, judge
+from merchant_usage.model.verdict import Verdict, judge
 
 MATCH, GROWING, MISSING = Verdict.MATCH, Verdict.GROWING, Verdict.MISSING
 BEHIND, REGRESSED, EXPIRED = Verdict.BEHIND, Verdict.REGRESSED, Verdict.EXPIRED

@@ -16,11 +16,11 @@ from merchant_usage.alerts.collect import rerun_command
 from merchant_usage.alerts.register import Entry
 from merchant_usage.errors import SettingsError
 from merchant_usage.model.dates import dates_of_interval, dates_of_range
+from merchant_usage.model.report import DateVerdict
 from merchant_usage.orchestration.alerts import failure_notes
 from merchant_usage.orchestration.compat import asked_at, run_url
 from merchant_usage.settings import DAG_ID, Settings
 from merchant_usage.sink import ledger
-from merchant_usage.sink.ledger import DateVerdict
 from merchant_usage.sink.queries import query
 
 SCHEDULED: Final = "scheduled"

@@ -10,11 +10,11 @@ from psycopg import Connection
 from merchant_usage import clock
 from merchant_usage.alerts.collect import damage_of_proof, failing_dates, gather, take_back
 from merchant_usage.log import Log
+from merchant_usage.model.run import Plan
+from merchant_usage.model.verdict import Proof
 from merchant_usage.orchestration.alerts import delivery, failure_notes
-from merchant_usage.pipeline import Plan
 from merchant_usage.settings import Settings
 from merchant_usage.source.counters import RedisClient
-from merchant_usage.steps.verify import Proof
 
 log = Log(__name__)
 
