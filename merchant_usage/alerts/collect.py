@@ -95,7 +95,7 @@ def take_back(conn: Connection, news: News, unsent: Sequence[Unsent]) -> None:
         for key in register.unsent(unsent, news.taken_at):
             if key in news.takes:
                 parameters = {"told_at": news.taken_at, "regressed": news.takes[key]}
-                conn.execute(query("untell_dead_letters"), parameters)
+                conn.execute(query("release_dead_letters"), parameters)
 
 
 def _take(news: News, register: Register, kind: Kind, take: Callable[[], Alert | None]) -> None:
@@ -108,7 +108,7 @@ def _take(news: News, register: Register, kind: Kind, take: Callable[[], Alert |
 
 
 def _regressed(conn: Connection, run_id: str, settings: Settings, now: dt.datetime) -> Alert | None:
-    rows = conn.execute(query("tell_regressions"), {"told_at": now}).fetchall()
+    rows = conn.execute(query("claim_regressions"), {"told_at": now}).fetchall()
     if not rows:
         return None
     sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
@@ -133,7 +133,7 @@ def _regressed(conn: Connection, run_id: str, settings: Settings, now: dt.dateti
 
 
 def _dead_letters(conn: Connection, run_id: str, now: dt.datetime) -> Alert | None:
-    rows = conn.execute(query("tell_dead_letters"), {"told_at": now}).fetchall()
+    rows = conn.execute(query("claim_dead_letters"), {"told_at": now}).fetchall()
     if not rows:
         return None
     total = sum(count for _, count, _ in rows)

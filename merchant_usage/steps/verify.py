@@ -232,7 +232,7 @@ def _judge_unequal(look: _Look, both: SideBySide, tally: _Tally) -> None:
 def _compare_unnamed(look: _Look, parameters: dict[str, Any], tally: _Tally) -> None:
     """Judge the rows whose keys the scan did not find; its keys are in usage_staged."""
     with _planned_for_days(look.conn, parameters), look.conn.cursor(name="usage_unnamed") as cursor:
-        cursor.execute(query("select_unnamed"), parameters)
+        cursor.execute(query("select_unscanned_rows"), parameters)
         while rows := cursor.fetchmany(PAGE):
             keys = [CounterKey(*row[:3]) for row in rows]
             raw_keys = [build_key(look.prefix, key) for key in keys]
@@ -282,7 +282,7 @@ def _planned_for_days(conn: Connection, parameters: dict[str, Any]) -> AbstractC
 def _unheld_readings(conn: Connection, parameters: dict[str, Any], run_id: str, prefix: str) -> dict[bytes, int]:
     """What this run read of keys whose row holds less, or is not there."""
     with _planned_for_days(conn, parameters):
-        rows = conn.execute(query("select_unheld"), {**parameters, "run_id": run_id}).fetchall()
+        rows = conn.execute(query("select_unsaved_readings"), {**parameters, "run_id": run_id}).fetchall()
     return {build_key(prefix, CounterKey(*key)): value for *key, value in rows}
 
 

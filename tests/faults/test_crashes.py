@@ -53,7 +53,7 @@ DURING_UPSERT = {
 DURING_VERIFY = {
     "before the snapshot": ["sql:set_snapshot"],
     "in the second reading": ["did:select_totals", "mget", "mget"],
-    "before what was read is looked for": ["sql:select_unheld"],
+    "before what was read is looked for": ["sql:select_unsaved_readings"],
     "before rows without a key are looked for": ["did:select_totals", "sql:create_staging"],
     "while rows without a key are looked for": ["did:select_totals", "copied"],
     "after the comparison": ["committed:set_snapshot"],
