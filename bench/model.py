@@ -1,7 +1,7 @@
 """The cost model: what a run takes for other numbers of keys, merchants, primaries and workers.
 
-All constants come from a report of the benchmark, so they are those of its machine. docs/performance.md says how far
-they carry.
+All constants come from a report of the benchmark, so they are those of its machine.
+docs/explanation/performance.md says how far they carry.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Cost:
 
     @classmethod
     def of(cls, load: Load, constants: Constants) -> Cost:
-        """Apply the formulas of docs/performance.md."""
+        """Apply the formulas of docs/explanation/performance.md."""
         shared = constants.serial + (1 - constants.serial) / load.workers
         wal_again = load.counters * constants.wal_again / GB
         return cls(

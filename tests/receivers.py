@@ -178,7 +178,7 @@ class OpenTelemetry(Receiver):
 
 
 def decode(body: bytes) -> Iterator[Sample]:
-    """The metrics of ours in an OTLP request. Sums must be deltas: see `docs/metrics.md`."""
+    """The metrics of ours in an OTLP request. Sums must be deltas: see `docs/reference/metrics.md`."""
     request: Any = ExportMetricsServiceRequest.FromString(body)
     for resource in request.resource_metrics:
         for scope in resource.scope_metrics:

@@ -1,5 +1,6 @@
-"""What monitoring is told of runs, through Airflow's own metrics: StatsD, DogStatsD, OpenTelemetry (docs/metrics.md).
+"""What monitoring is told of runs, through Airflow's own metrics: StatsD, DogStatsD, OpenTelemetry.
 
+The names are in docs/reference/metrics.md.
 Nothing here raises, and nothing is done while Airflow's metrics are off. A name or a tag's value never comes from data.
 """
 

@@ -12,7 +12,7 @@ import yaml
 from merchant_usage.orchestration.metrics import METRICS, Kind, Metric
 from tests.support import PROJECT
 
-GRAFANA = PROJECT / "docs" / "grafana"
+GRAFANA = PROJECT / "docs" / "reference" / "grafana"
 BY_PROMETHEUS_NAME = {f"airflow_{metric.name.replace('.', '_')}": metric for metric in METRICS}
 #: A metric, and the labels that it is asked for.
 SELECTOR = re.compile(r"\b(airflow_usage_[a-z_]+)(?:\{(.*?)\})?")
@@ -81,7 +81,7 @@ def test_mapping_makes_a_label_of_every_tag() -> None:
 
 
 def test_docs_list_every_metric() -> None:
-    text = (PROJECT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    text = (PROJECT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `usage.")
     ]
@@ -93,7 +93,7 @@ def test_docs_list_every_metric() -> None:
 
 
 def test_links_of_the_docs_lead_somewhere() -> None:
-    text = (PROJECT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    text = (PROJECT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)
     assert links
-    assert [link for link in links if not (PROJECT / "docs" / link).is_file()] == []
+    assert [link for link in links if not (PROJECT / "docs" / "reference" / link).is_file()] == []
