@@ -28,18 +28,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from airflow.providers.common.compat.sdk import (
-    Asset,
-    Param,
-    TriggerRule,
-    chain,
-    dag,
-    get_current_context,
-    task,
-)
-
 from merchant_usage.orchestration.compat import RETRY_BACKOFF, dag_lateness, task_lateness
 from merchant_usage.orchestration.schedule import timetable
+from merchant_usage.orchestration.sdk import Asset, Param, TriggerRule, chain, dag, get_current_context, task
 from merchant_usage.settings import DAG_ID, load_settings
 
 # The tasks import their work when they run: the scheduler parses this file over and over.
@@ -53,6 +44,8 @@ DEFAULT_ARGS = {
     "retry_delay": dt.timedelta(seconds=30),
     "retry_exponential_backoff": RETRY_BACKOFF,
     "max_retry_delay": dt.timedelta(minutes=5),
+    # A server that is silent, and whose machine is not, is waited for without end otherwise.
+    "execution_timeout": SETTINGS.task_timeout,
 }
 PARAMS = {
     "from_date": Param(
@@ -60,7 +53,8 @@ PARAMS = {
         type=["null", "string"],
         format="date",
         title="From date",
-        description="First usage date. Empty: as the last. Both empty: yesterday; in a backfill each run's own.",
+        description="First usage date. Empty: as the last. Both empty: yesterday; in a backfill each run's own. "
+        "Leave the logical date below as it is: it chooses nothing here.",
         examples=["2026-11-01"],
     ),
     "to_date": Param(
@@ -92,15 +86,16 @@ def scan_usage() -> list[dict[str, Any]]:
     """Find this run's keys with one SCAN and deal their merchants into batches."""
     from merchant_usage.orchestration import tasks
 
-    return tasks.scan(get_current_context(), SETTINGS)
+    return tasks.scan_usage(get_current_context(), SETTINGS)
 
 
-@task(map_index_template="{{ task.op_kwargs['batch']['name'] }}")
+# One value: of a dictionary Airflow would push each entry once more, by a request of its own.
+@task(map_index_template="{{ task.op_kwargs['batch']['name'] }}", multiple_outputs=False)
 def upsert_merchant_usage(batch: dict[str, Any]) -> dict[str, Any]:
     """Read a batch's counters and raise `merchant_usage` to them."""
     from merchant_usage.orchestration import tasks
 
-    return tasks.store(batch, get_current_context(), SETTINGS)
+    return tasks.upsert_merchant_usage(batch, get_current_context(), SETTINGS)
 
 
 # All done, not all success: a failed merchant must not keep the others from being proven. It fails by itself then.
@@ -109,15 +104,15 @@ def verify_usage(batches: Any, results: Any) -> list[dict[str, Any]]:
     """Read Redis again, compare it with PostgreSQL key by key, and fail on any doubt."""
     from merchant_usage.orchestration import tasks
 
-    return tasks.verify(batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
+    return tasks.verify_usage(batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
 
 
-@task(**task_lateness(SETTINGS))
+@task(multiple_outputs=False, **task_lateness(SETTINGS))
 def delete_stale_keys(batches: Any, reports: Any) -> dict[str, int]:
     """Delete keys past the retention whose date is verified, if that is switched on."""
     from merchant_usage.orchestration import tasks
 
-    return tasks.delete(batches, reports, get_current_context(), SETTINGS)
+    return tasks.delete_stale_keys(batches, reports, get_current_context(), SETTINGS)
 
 
 def notify_failure(context: Any) -> None:

@@ -2,57 +2,82 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import psycopg
 import redis
-from psycopg import Connection
+from psycopg import Connection, IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import SettingsError
+from merchant_usage.settings import load_settings
+from merchant_usage.sink.queries import query
 from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.options import REDIS_OPTIONS, BadOption, RedisAddress, parse_redis_urls
+from merchant_usage.source.shards import Shards
 
 REDIS_URL = "USAGE_REDIS_URL"
 POSTGRES_URL = "USAGE_POSTGRES_URL"
 
-# A server that does not even accept within this time is down: say so instead of hanging.
-CONNECT_TIMEOUT_SECONDS = 10
+_REDIS_FORM = "redis://user:password@host:6379/0"
+_POSTGRES_FORM = "postgresql://user:password@host:5432/database"
+
+# libpq's words, of a URL.
+_UNKNOWN_OPTION = re.compile('invalid URI query parameter: "([a-z_]+)"')
+
+#: What libpq is told where the URL or the connection does not say otherwise, in its names and units. A server that does
+#: not even accept is down; of a machine that is gone, nobody else would say so for hours, or for ever.
+POSTGRES_OPTIONS: Final[Mapping[str, int]] = {
+    "connect_timeout": 10,
+    # Asked after half a minute of silence, three times: noticed within 60 s.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    # Milliseconds, for what was sent and nobody took: no keepalive is sent then.
+    "tcp_user_timeout": 60_000,
+}
 
 
 @contextmanager
 def redis_from_url(environ: Mapping[str, str] | None = None) -> Iterator[RedisClient]:
     """A client for `USAGE_REDIS_URL` (`redis://`, `rediss://` for TLS, `unix://`; `?cluster=true` for a cluster).
 
+    Several servers that are no cluster are separated by commas.
+
     Raises:
-        SettingsError: the variable is missing or no URL. Its value is never repeated: it holds a password.
+        SettingsError: the variable is missing, is no URL, or its parts contradict each other. Its value is never
+            repeated: it holds a password.
     """
-    url = _variable(REDIS_URL, "redis://user:password@host:6379/0", environ)
-    base, _, options = url.partition("?")
-    kept = [option for option in options.split("&") if option and option != "cluster=true"]
-    cluster = len(kept) < len([option for option in options.split("&") if option])
-    url = base + ("?" + "&".join(kept) if kept else "")
+    url = _variable(REDIS_URL, _REDIS_FORM, environ)
+    try:
+        addresses = parse_redis_urls(url)
+    except ValueError as error:
+        why = str(error) if isinstance(error, BadOption) else ""
+        raise SettingsError(_no_url(REDIS_URL, _REDIS_FORM, why)) from None
     with explained():
-        try:
-            parts = urlsplit(url)
-            # A / or # in a password ends the host for redis-py, which then takes localhost, and database 0.
-            if parts.scheme != "unix" and (parts.fragment or not re.fullmatch("/?[0-9]*", parts.path)):
-                raise ValueError
-            # Makes a connection's object without connecting: redis-py looks at the options no earlier.
-            redis.ConnectionPool.from_url(url).make_connection()
-            # This connects, if it is a cluster.
-            client: RedisClient = redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
-        except (ValueError, TypeError):
-            raise SettingsError(_no_url(REDIS_URL, "redis://user:password@host:6379/0")) from None
+        # This connects, if it is a cluster.
+        servers = list(map(_client, addresses))
+        client: RedisClient = servers[0] if len(servers) == 1 else Shards(servers)
         try:
             yield client
         finally:
             client.close()
+
+
+def _client(address: RedisAddress) -> Any:
+    """What waits for no silent server without end. What the URL says counts."""
+    patience: dict[str, Any] = dict(REDIS_OPTIONS)
+    if address.url.startswith("unix:"):
+        del patience["socket_keepalive"]  # which redis-py does not take there
+    return (redis.RedisCluster if address.cluster else redis.Redis).from_url(address.url, **patience)
 
 
 @contextmanager
@@ -62,27 +87,75 @@ def postgres_from_url(environ: Mapping[str, str] | None = None) -> Iterator[Conn
     Raises:
         SettingsError: the variable is missing or no URL. Its value is never repeated: it holds a password.
     """
-    form = "postgresql://user:password@host:5432/database"
-    url = _variable(POSTGRES_URL, form, environ)
+    url = _variable(POSTGRES_URL, _POSTGRES_FORM, environ)
     try:
         parameters = conninfo_to_dict(url)
-    except psycopg.Error:
-        raise SettingsError(_no_url(POSTGRES_URL, form)) from None
+    except psycopg.Error as error:
+        # Whatever follows a ? may be part of a password, if an @ follows that.
+        unknown = None if "@" in url.partition("?")[2] else _UNKNOWN_OPTION.search(str(error))
+        why = f"there is no option {unknown[1]}" if unknown else ""
+        raise SettingsError(_no_url(POSTGRES_URL, _POSTGRES_FORM, why)) from None
     # libpq ends the password at the first @ or /, takes the rest for host and port, and tells them in its errors.
     host, ports = str(parameters.get("host", "")), str(parameters.get("port", ""))
     if "@" in host or not re.fullmatch("[0-9,]*", ports) or "@" in str(parameters.get("dbname", "")):
-        raise SettingsError(_no_url(POSTGRES_URL, form))
-    parameters.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
-    with explained(), psycopg.connect(**parameters, autocommit=True) as conn:  # type: ignore[arg-type]  # as libpq takes them
-        yield prepare(conn)
+        raise SettingsError(_no_url(POSTGRES_URL, _POSTGRES_FORM))
+    patience = load_settings(environ).task_timeout_seconds
+    options: Any = {**POSTGRES_OPTIONS, **parameters}
+    with explained(), psycopg.connect(**options, autocommit=True) as conn:
+        yield prepare(conn, patience)
 
 
-def prepare(conn: Connection) -> Connection:
-    """Put a connection into the state that the work expects, whatever its makers set: autocommit, tuples, UTF-8."""
+class ServerSilent(psycopg.OperationalError):
+    """PostgreSQL said nothing for longer than anything may take."""
+
+
+def prepare(conn: Connection, patience: float = math.inf) -> Connection:
+    """Put a connection into the state that the work expects, whatever its makers, the role or the database set.
+
+    Args:
+        patience: the seconds that one answer is waited for. In Airflow the task's timeout says when it is enough.
+    """
+    _give_up_for_good(conn, patience)
     conn.autocommit = True
     conn.row_factory = tuple_row
-    conn.execute("SET client_encoding TO 'UTF8'")
+    # A pooler in transaction mode hands the next transaction to another server, which knows nothing of our statements.
+    conn.prepare_threshold = None
+    # Said with each BEGIN, so that it ends with the transaction.
+    conn.isolation_level = IsolationLevel.READ_COMMITTED
+    conn.execute(query("set_session"))
     return conn
+
+
+def _give_up_for_good(conn: Connection, patience: float) -> None:
+    """Close a connection whose server was given up: what cleans up, a COPY say, would wait for it again."""
+    wait = conn.wait
+
+    def wait_or_close(gen: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return wait(_until_silent(gen, patience), *args, **kwargs)
+        except BaseException as error:
+            # What ends a task is no Exception. After Ctrl-C psycopg has cancelled the query, and the ledger is told.
+            if isinstance(error, ServerSilent) or not isinstance(error, Exception | KeyboardInterrupt):
+                conn.pgconn.finish()
+            raise
+
+    conn.wait = wait_or_close  # type: ignore[method-assign]  # the connection's class is not ours to choose in Airflow
+
+
+def _until_silent(gen: Any, patience: float) -> Any:
+    """A generator of psycopg's, which is told several times a second that there is nothing yet."""
+    heard_at = time.monotonic()
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if ready:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > patience:
+                raise ServerSilent(f"nothing was heard of it for {patience} s")
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value
 
 
 def _variable(name: str, form: str, environ: Mapping[str, str] | None) -> str:
@@ -92,5 +165,6 @@ def _variable(name: str, form: str, environ: Mapping[str, str] | None) -> str:
     return value
 
 
-def _no_url(name: str, form: str) -> str:
-    return f"{name} is not a URL that can be used; it takes {form} (special characters in a password as %XX)"
+def _no_url(name: str, form: str, why: str = "") -> str:
+    reason = f": {why}" if why else ""
+    return f"{name} is not a URL that can be used; it takes {form} (special characters in a password as %XX){reason}"

@@ -1,11 +1,19 @@
-"""Every error a person may meet, each carrying its own sentence: what, which, what to do next."""
+"""Every error a person may meet, each carrying its own sentence: what, and which.
+
+What to do next depends on where it happened, in a task of Airflow or on a command line: whoever shows an error adds it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
 
-MIGRATE_COMMAND = "python -m merchant_usage migrate"
+from merchant_usage.text import shown
+
+#: What every message calls the command line. `python -m merchant_usage` is the same.
+PROGRAM: Final = "merchant-usage"
+MIGRATE_COMMAND: Final = f"{PROGRAM} migrate"
 
 
 class UsageError(Exception):
@@ -14,13 +22,37 @@ class UsageError(Exception):
     #: Whether trying again later can help. Airflow retries only those that can heal.
     heals: ClassVar[bool] = False
 
+    def with_remedy(self, remedies: Mapping[type[UsageError], str]) -> str:
+        """The whole message and what to do next, if that is known.
+
+        Args:
+            remedies: by kind of error. That of the nearest kind is taken.
+        """
+        remedy = next((remedies[kind] for kind in type(self).__mro__ if kind in remedies), None)
+        said = str(self)
+        if remedy is None:
+            return said
+        if "\n" in said:
+            return f"{said}\n  {remedy}"
+        return f"{said} {remedy}" if said.endswith((".", ")")) else f"{said}. {remedy}"
+
 
 class SettingsError(UsageError):
     """A setting, a parameter or a connection is missing or wrong."""
 
 
+class RequestRefused(SettingsError):
+    """A run is asked for what there is not: its arguments are wrong, and nothing else is."""
+
+
+class ClocksDisagree(SettingsError):
+    """The clocks of this machine, of Redis and of PostgreSQL are so far apart that no run can go by them."""
+
+    heals = True
+
+
 class RedisUnavailable(UsageError):
-    """Redis cannot be reached, or went away half-way."""
+    """Redis cannot be reached, went away half-way, or cannot serve for a reason that passes: a failover, say."""
 
     heals = True
 
@@ -36,13 +68,25 @@ class ClusterChanged(RedisUnavailable):
 
 
 class RedisRefused(UsageError):
-    """Redis answers, but refuses what is asked: wrong password, missing permission, a replica."""
+    """Redis answers, but refuses what is asked, or is the wrong server: a bad password, no permission, a Sentinel."""
 
 
 class PostgresUnavailable(UsageError):
-    """PostgreSQL cannot be reached, went away half-way, or broke off for a reason that passes."""
+    """PostgreSQL cannot be reached, went away half-way, or cannot serve for a reason that passes: a failover, say."""
 
     heals = True
+
+
+class TaskTimedOut(UsageError):
+    """A task took longer than it may. Whatever it was waiting for, another attempt may find it mended."""
+
+    heals = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The task was ended, because it took longer than USAGE_TASK_TIMEOUT_SECONDS allows: a server went silent, "
+            "or there is more to do than that. Nothing was lost; the run can be repeated."
+        )
 
 
 class PostgresRefused(UsageError):
@@ -53,22 +97,64 @@ class SchemaError(UsageError):
     """The schema is missing, or the tables are not what this package can write to."""
 
 
-class UpsertFailed(UsageError):
-    """Some merchants of a batch could not be stored; all the others were."""
+class PartitionMissing(SchemaError):
+    """A partitioned table has no place for a row."""
 
-    heals = True
+
+class UpsertFailed(UsageError):
+    """Some merchants of a batch could not be stored; all the others were.
+
+    It does not heal: what PostgreSQL refused of them it would refuse again, and what can pass fails the whole batch.
+    """
 
     def __init__(self, failures: dict[str, str]) -> None:
         self.failures = failures
-        told = "; ".join(f"{merchant}: {error}" for merchant, error in list(failures.items())[:10])
+        named = "; ".join(f"{shown(merchant)}: {error}" for merchant, error in list(failures.items())[:10])
         more = f"; and {len(failures) - 10} more" if len(failures) > 10 else ""
         super().__init__(
-            f"{len(failures)} merchant(s) could not be stored (all others of this batch were): {told}{more}"
+            f"{len(failures)} merchant(s) could not be stored (all others of this batch were): {named}{more}"
         )
+
+
+class DatesNotStored(PartitionMissing):
+    """Some dates could not be stored, whoever the merchant; all others were."""
+
+    def __init__(self, failures: Mapping[dt.date, str]) -> None:
+        self.failures = failures
+        dates = "; ".join(f"{date}: {error}" for date, error in failures.items())
+        super().__init__(f"{len(failures)} date(s) could not be stored (all others of this batch were): {dates}")
 
 
 class RunIncomplete(UsageError):
     """The run cannot be proven because a part of it did not finish."""
+
+
+class BatchesNotStored(RunIncomplete):
+    """Some of a run's batches were not stored."""
+
+    def __init__(self, missing: int, total: int) -> None:
+        super().__init__(f"{missing} of {total} batches were not stored, so this run is not proven.")
+
+
+class ReadingsGone(RunIncomplete):
+    """What a run read of live dates is not there any more to be compared with."""
+
+    def __init__(self, read: int, left: int) -> None:
+        super().__init__(
+            f"This run read {read} counters of live dates, but only {left} of these readings are left: PostgreSQL "
+            "crashed since, or the run ended long ago."
+        )
+
+
+class RowsGone(ReadingsGone):
+    """A run is verified once more, what it read is gone, and PostgreSQL holds less than when it was proven."""
+
+    def __init__(self, date: dt.date) -> None:
+        UsageError.__init__(
+            self,
+            f"This run was verified before, and PostgreSQL holds less of {date} than it did then: somebody has lowered "
+            "or deleted rows since.",
+        )
 
 
 class UsageMismatch(UsageError):
@@ -80,15 +166,18 @@ class UsageMismatch(UsageError):
     def __init__(self, lines: Sequence[str], total: int) -> None:
         self.lines = list(lines)
         self.total = total
-        shown = self.lines[: self.SHOWN]
-        more = [f"... and {total - len(shown)} more"] if total > len(shown) else []
+        named = self.lines[: self.SHOWN]
+        more = [f"... and {total - len(named)} more"] if total > len(named) else []
         super().__init__(
             "\n  ".join(
                 [
                     f"{total} counter(s) in PostgreSQL do not match Redis; nothing was lowered or deleted.",
-                    *shown,
+                    *named,
                     *more,
-                    "To mend: run it again (in Airflow: clear upsert_merchant_usage with its downstream tasks).",
                 ]
             )
         )
+
+
+class UsageVanished(UsageMismatch):
+    """The same, where counters that the scan found are neither in Redis nor stored: only a new scan forgets them."""

@@ -1,8 +1,7 @@
 """Log lines: a sentence for people, and fields beside it for machines. Where they go is decided outside.
 
 The engine asks no more of a logging library than this. Importing structlog would take a tenth of a second, because
-it brings rich along; Airflow 3.3 has it loaded, and gets lines as it expects them
-(merchant_usage.orchestration.compat).
+it brings rich along; Airflow 3.3 has it loaded, and gets lines as it expects them (see orchestration/compat.py).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol
 
-Level = Literal["info", "warning"]
+Level = Literal["info", "warning", "error"]
 #: Takes the logger's name, the level, the sentence and the fields.
 Sink = Callable[[str, Level, str, Mapping[str, Any]], None]
 
@@ -29,8 +28,8 @@ Find = Callable[[str, Level], Say]
 
 def with_fields(sentence: str, fields: Mapping[str, Any]) -> str:
     """Both in one line: `Found 3 usage keys for 2026-11-23  keys=3 date='2026-11-23'`."""
-    told = " ".join(f"{name}={value!r}" for name, value in fields.items())
-    return f"{sentence}  {told}" if told else sentence
+    named = " ".join(f"{name}={value!r}" for name, value in fields.items())
+    return f"{sentence}  {named}" if named else sentence
 
 
 def to_logging(name: str, level: Level) -> Say:
@@ -63,6 +62,11 @@ class Log:
     def warning(self) -> Say:
         """Say what somebody should look at."""
         return Log.find(self._name, "warning")
+
+    @property
+    def error(self) -> Say:
+        """Say why nothing can go on."""
+        return Log.find(self._name, "error")
 
 
 def find_by(find: Find) -> None:

@@ -44,7 +44,7 @@ def _true_or_false(text: str) -> bool:
 
 def _prefix(text: str) -> str:
     text.encode()  # a UnicodeEncodeError if the environment holds bytes that are no UTF-8
-    if len(text) > MAX_PREFIX:
+    if len(text) > MAX_PREFIX or text.endswith(":"):  # it would look for `usage::acme:...`
         raise ValueError
     return text
 
@@ -89,7 +89,8 @@ class Settings:
         metadata=_variable(
             "USAGE_KEY_PREFIX",
             _prefix,
-            f"what usage keys start with, before the first colon: 1 to {MAX_PREFIX} characters",
+            "what stands before the merchant id in usage keys, without the ':' that follows it (usage, for "
+            f"usage:acme:2026-11-01:queries): 1 to {MAX_PREFIX} characters",
         ),
     )
     settle_hours: int = field(
@@ -129,6 +130,14 @@ class Settings:
             "USAGE_DEADLINE_SECONDS", _whole(1, 86_400), "seconds after which a run is late: 1 to 86400"
         ),
     )
+    task_timeout_seconds: int = field(
+        default=3600,
+        metadata=_variable(
+            "USAGE_TASK_TIMEOUT_SECONDS",
+            _whole(10, 86_400),
+            "seconds after which a task is ended, to be tried again: 10 to 86400",
+        ),
+    )
     on_regression: OnRegression = field(
         default=OnRegression.KEEP,
         metadata=_variable(
@@ -144,10 +153,24 @@ class Settings:
         ),
     )
 
+    ledger_retention_days: int = field(
+        default=400,
+        metadata=_variable(
+            "USAGE_LEDGER_RETENTION_DAYS",
+            _whole(30, 36_500),
+            "days after which resolved dead letters, alerts and superseded attempts are forgotten: 30 to 36500",
+        ),
+    )
+
     @property
     def interval(self) -> dt.timedelta:
         """Time between two runs."""
         return dt.timedelta(milliseconds=self.interval_ms)
+
+    @property
+    def task_timeout(self) -> dt.timedelta:
+        """The longest that a task may take."""
+        return dt.timedelta(seconds=self.task_timeout_seconds)
 
     @property
     def start_date(self) -> dt.datetime:

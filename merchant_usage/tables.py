@@ -4,34 +4,75 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from merchant_usage.model.keys import shown
-from merchant_usage.model.verdict import Proof, would_do
-from merchant_usage.text import escape
+from merchant_usage.model.verdict import Proof, preview_counts
+from merchant_usage.text import escape, shown
 
 # Wide enough for the totals of a billion, narrow enough for the log view without scrolling.
 WIDTH = 140
 
 
+#: What may be shortened where a table is too wide, and to how many columns at least. All else stays whole.
+FLEXIBLE: Final = ("run", "key", "merchant", "detail")
+SHORTEST: Final = 12
+# Of the box, for each column.
+_FRAME: Final = 3
+
+
 def render(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], width: int = WIDTH) -> str:
-    """A plain-text table. Numbers go to the right; cells are never read as markup, and control characters spelt out."""
-    table = Table(title=Text(title), title_justify="left", box=box.ASCII2)
+    """A plain-text table; where that does not fit, a record after the other. No number, date or word is broken.
+
+    Numbers go to the right; cells are never read as markup, and control characters spelt out.
+    """
     filled = [list(row) for row in rows]
+    cells = [[f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row] for row in filled]
+    widths = [max(map(cell_len, (heading, *column))) for heading, *column in zip(headings, *cells, strict=True)]
+    room = width - _FRAME * len(headings) - 1
+    for column, heading in enumerate(headings):
+        if heading in FLEXIBLE and sum(widths) > room:
+            widths[column] = min(widths[column], max(SHORTEST, widths[column] - (sum(widths) - room)))
+    if sum(widths) > room:
+        return _records(title, headings, cells, width)
+    table = Table(title=Text(title), title_justify="left", box=box.ASCII2)
     for column, heading in enumerate(headings):
         numeric = bool(filled) and all(isinstance(row[column], int) for row in filled)
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    for row in filled:
-        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else escape(str(cell))) for cell in row))
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*(Text(_cut(cell, widths[column])) for column, cell in enumerate(row)))
+    console = Console(file=io.StringIO(), width=max(width, cell_len(title)), color_system=None, force_terminal=False)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _records(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> str:
+    """A line a value. What may be shortened is, and all else is whole, though it stand out."""
+    longest = max(map(cell_len, headings)) + 1
+    lines = [title]
+    for row in rows:
+        lines.append("")
+        for heading, cell in zip(headings, row, strict=True):
+            shown_cell = _cut(cell, max(SHORTEST, width - longest - 1)) if heading in FLEXIBLE else cell
+            lines.append(f"{heading + ':':<{longest}} {shown_cell}")
+    return "\n".join(lines)
+
+
+def _cut(text: str, cells: int) -> str:
+    """A text in so many columns of a terminal, cut in the middle: ids differ at their ends."""
+    if cell_len(text) <= cells:
+        return text
+    half = cells // 2
+    head, tail = text[:half], text[-half:]
+    while cell_len(head) + cell_len(tail) > cells - 1:
+        head, tail = (head[:-1], tail) if cell_len(head) > cell_len(tail) else (head, tail[1:])
+    return f"{head}…{tail}"
 
 
 def describe(proof: Proof, width: int = WIDTH) -> str:
@@ -41,7 +82,7 @@ def describe(proof: Proof, width: int = WIDTH) -> str:
         ("date", "verdict", "Redis", "PostgreSQL", "new", "raised", "unchanged", "dead letters", "keys"),
         (
             (
-                report.date,
+                report.name,
                 report.verdict,
                 report.redis_total,
                 report.postgres_total,
@@ -49,7 +90,7 @@ def describe(proof: Proof, width: int = WIDTH) -> str:
                 report.counts.updated,
                 report.counts.unchanged,
                 report.counts.dead_letters,
-                ", ".join(f"{number} {verdict}" for verdict, number in report.keys.items()) or "none",
+                report.keys_told,
             )
             for report in proof.reports
         ),
@@ -65,10 +106,10 @@ def describe_preview(proof: Proof, width: int = WIDTH) -> str:
         ("date", "Redis", "PostgreSQL", "would store", "unchanged", "went backwards", "expired", "no counters"),
         (
             (
-                report.date,
+                report.name,
                 report.redis_total,
                 report.postgres_total,
-                *would_do(report).values(),
+                *preview_counts(report).values(),
                 report.bad_values,
             )
             for report in proof.reports
@@ -85,7 +126,10 @@ def describe_merchants(proof: Proof, width: int = WIDTH) -> list[str]:
     merchants = render(
         "By merchant",
         ("date", "merchant", "counters", "Redis", "PostgreSQL"),
-        ((date, shown(who), n, int(redis), int(postgres)) for date, who, n, redis, postgres in proof.merchants),
+        (
+            (date, shown(merchant), n, int(redis), int(postgres))
+            for date, merchant, n, redis, postgres in proof.merchants
+        ),
         width,
     )
     return [merchants]

@@ -1,9 +1,11 @@
 -- Lock rows in key order and read what they hold. While they are locked no run can raise them, so a reading
 -- of Redis made now that is still lower means that the counter itself went backwards.
--- Parameters: merchant_ids (text[]), dates (date[]), metric_types (text[]), of equal length.
+-- The days stand beside the keys so that the planner sees which months are concerned: else PostgreSQL before 18 locks all of them.
+-- Parameters: merchant_ids (text[]), dates (date[]), metric_types (text[]), of equal length; days (date[]): the dates, each once.
 SELECT m.merchant_id, m.date, m.metric_type, m.metric_value, m.carried
 FROM merchant_usage m
 JOIN unnest(%(merchant_ids)s::text[], %(dates)s::date[], %(metric_types)s::text[])
     AS k (merchant_id, date, metric_type) USING (merchant_id, date, metric_type)
-ORDER BY m.merchant_id, m.date, m.metric_type
+WHERE m.date = ANY (%(days)s::date[])
+ORDER BY m.merchant_id COLLATE "C", m.date, m.metric_type COLLATE "C"
 FOR UPDATE OF m;

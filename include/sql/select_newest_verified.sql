@@ -6,7 +6,8 @@ FROM usage_run AS run
 WHERE verdict IN ('verified', 'empty') AND merchant_ids IS NULL
   AND NOT EXISTS (
       SELECT FROM usage_run AS part
-      WHERE part.run_id = run.run_id AND (part.verdict IS NULL OR part.verdict = 'mismatch')
+      WHERE part.run_id = run.run_id AND part.attempt = run.attempt
+        AND (part.verdict IS NULL OR part.verdict NOT IN ('verified', 'empty', 'source_expired'))
   )
 ORDER BY usage_date DESC, started_at DESC, run_id DESC
 LIMIT 1;

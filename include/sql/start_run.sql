@@ -1,9 +1,8 @@
--- Enter a run and date into the ledger, or start its row anew when the run is repeated.
--- Parameters: run_id, usage_date, run_type, merchant_ids (text[] or NULL), settled, started_at.
-INSERT INTO usage_run (run_id, usage_date, run_type, merchant_ids, settled, started_at)
-VALUES (%(run_id)s, %(usage_date)s, %(run_type)s, %(merchant_ids)s::text[], %(settled)s, %(started_at)s)
-ON CONFLICT (run_id, usage_date) DO UPDATE
-    SET run_type = EXCLUDED.run_type, merchant_ids = EXCLUDED.merchant_ids, settled = EXCLUDED.settled,
-        started_at = EXCLUDED.started_at, finished_at = NULL, keys_scanned = 0, merchants = 0,
-        rows_inserted = 0, rows_updated = 0, rows_unchanged = 0, dead_letters = 0, regressed = 0,
-        redis_total = NULL, postgres_total = NULL, verdict = NULL, error = NULL;
+-- Enter an attempt of a run and one of its dates into the ledger. A scan of a run id is a new attempt, so nothing is overwritten.
+-- Parameters: run_id, attempt, usage_date, run_type, merchant_ids (text[] or NULL), settled, started_at, requested_by (or NULL),
+-- key_prefix, timezone, settle_hours, retention_days.
+INSERT INTO usage_run (run_id, attempt, usage_date, run_type, merchant_ids, settled, started_at, requested_by,
+                       key_prefix, timezone, settle_hours, retention_days)
+VALUES (%(run_id)s, %(attempt)s, %(usage_date)s, %(run_type)s, %(merchant_ids)s::text[], %(settled)s, %(started_at)s,
+        %(requested_by)s, %(key_prefix)s, %(timezone)s, %(settle_hours)s, %(retention_days)s)
+ON CONFLICT (run_id, attempt, usage_date) DO NOTHING;

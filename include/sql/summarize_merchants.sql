@@ -1,5 +1,5 @@
 -- What is stored, a line a date and merchant, for people: rows, the sum of their counters (what is carried left out), their sum.
--- Parameters as in select_totals, and most (bigint, lines at most).
+-- Parameters as in select_totals, and limit (bigint, lines at most).
 SELECT date, merchant_id, count(*), coalesce(sum(metric_value - carried), 0), coalesce(sum(metric_value), 0)
 FROM (
     SELECT merchant_id, date, metric_value, carried
@@ -12,4 +12,4 @@ FROM (
 ) AS stored
 GROUP BY date, merchant_id
 ORDER BY date, merchant_id
-LIMIT %(most)s;
+LIMIT %(limit)s;

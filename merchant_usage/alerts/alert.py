@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -12,11 +12,13 @@ from typing import Any, Final
 MAX_MERCHANTS_KEPT: Final = 50
 
 
-class Kind(StrEnum):
+class AlertKind(StrEnum):
     """What an alert is about."""
 
     FAILED = "failed"
     MISMATCH = "mismatch"
+    #: A run that was asked for what there is not: no outage.
+    REFUSED = "refused"
     STILL_FAILING = "still_failing"
     LATE = "late"
     RECOVERED = "recovered"
@@ -24,6 +26,8 @@ class Kind(StrEnum):
     DEAD_LETTERS = "dead_letters"
     NO_DATA = "no_data"
     ABOUT_TO_EXPIRE = "about_to_expire"
+    INCOMPLETE = "incomplete"
+    SOURCE_AT_RISK = "source_at_risk"
     #: Never a message: that an incident is open in PagerDuty.
     INCIDENT = "incident"
     #: Never a message: that one of a kind got no answer, and is told once more.
@@ -32,12 +36,12 @@ class Kind(StrEnum):
     @property
     def is_failure(self) -> bool:
         """Whether it tells of a failed run."""
-        return self in {Kind.FAILED, Kind.MISMATCH, Kind.STILL_FAILING}
+        return self in {AlertKind.FAILED, AlertKind.MISMATCH, AlertKind.STILL_FAILING}
 
     @property
     def ends_with_recovery(self) -> bool:
         """Whether the next verified run puts it right."""
-        return self.is_failure or self is Kind.LATE
+        return self.is_failure or self is AlertKind.LATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class Discrepancy:
     """What is wrong, in numbers. `gaps` are those of the merchants who lack most, `merchants` and `counters` all.
 
     `at_least`: so many counters are wrong that only the first were looked at; `counters` alone has them all.
@@ -68,7 +72,7 @@ class Damage:
     at_least: bool = False
 
     @classmethod
-    def of(cls, gaps: Mapping[str, tuple[int, int]], counters: int) -> Damage:
+    def of(cls, gaps: Mapping[str, tuple[int, int]], counters: int) -> Discrepancy:
         """Of the sums in Redis and PostgreSQL by merchant."""
         every = [Gap(merchant, redis, postgres) for merchant, (redis, postgres) in gaps.items()]
         worst = sorted(every, key=lambda gap: (-abs(gap.behind), gap.merchant_id))
@@ -85,8 +89,8 @@ class Damage:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Damage:
-        """The damage that `to_json` wrote down."""
+    def from_json(cls, data: Mapping[str, Any]) -> Discrepancy:
+        """The discrepancy that `to_json` wrote down."""
         gaps = tuple(Gap(*gap) for gap in data["gaps"])
         return cls(gaps, data["merchants"], data["counters"], data["behind"], data["at_least"])
 
@@ -101,25 +105,21 @@ class Alert:
         what: sentences for people. Like all that follows it may hold any text, somebody's ids too.
         error: the cause, in one line.
         advice: what to do.
-        command: what to type for it.
+        command: what to type for it. Pasting it decides nothing.
         link: where to look, as (label, address).
         run_id: of the run that it is about.
+        decisions: what to type after `command`, a line a choice, once it is known what happened.
     """
 
-    kind: Kind
+    kind: AlertKind
     key: str
     title: str
     what: str
     dates: tuple[dt.date, ...] = ()
-    damage: Damage = field(default_factory=Damage)
+    discrepancy: Discrepancy = field(default_factory=Discrepancy)
     error: str | None = None
     advice: str = ""
     command: str | None = None
     link: tuple[str, str] | None = None
     run_id: str | None = None
-
-
-def told_dates(dates: Sequence[dt.date]) -> str:
-    """Dates as people read them; of many, the first and the last."""
-    days = sorted(set(dates))
-    return ", ".join(map(str, days)) if len(days) <= 5 else f"{days[0]} to {days[-1]} ({len(days)} days)"
+    decisions: str = ""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import quote
 
-from merchant_usage.alerts.alert import Damage, Gap, Kind, told_dates
-from merchant_usage.alerts.register import WINDOW, Told
-from merchant_usage.model.keys import shown
-from merchant_usage.text import escape, printable
+from merchant_usage.alerts.alert import AlertKind, Discrepancy, Gap
+from merchant_usage.alerts.register import WINDOW, Notification
+from merchant_usage.model.dates import format_dates
+from merchant_usage.text import Place, escape, printable, safe, shown
 
 # Slack's limits, in UTF-16 units as its editors count; a message that breaks one is refused as a whole.
 MAX_HEADER: Final = 150
@@ -24,24 +24,25 @@ MAX_MERCHANTS_SHOWN: Final = 20
 LONGEST_ID: Final = 60
 
 
-def render(told: Told) -> dict[str, Any]:
+def render(notification: Notification) -> dict[str, Any]:
     """The body of the request to the webhook: the blocks, and the text that a notification shows."""
-    alert = told.alert
+    alert = notification.alert
     sections = [
         alert.what,
-        _damage(alert.damage),
+        _discrepancy(alert.discrepancy),
         f"Error: {alert.error}" if alert.error else "",
         f"To do: {alert.advice}" if alert.advice else "",
         alert.command or "",
+        f"Then decide:\n{alert.decisions}" if alert.decisions else "",
     ]
-    title = _title(told)
+    title = _title(notification)
     blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(title, MAX_HEADER)}]
     blocks += [{"type": "section", "text": _plain(text, MAX_SECTION)} for text in sections if text]
     if alert.link and (link := _link(*alert.link)):
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": link, "verbatim": True}})
-    if told.left_out:
+    if notification.left_out:
         left_out = (
-            f"{told.left_out:,} more of this kind were not told one by one: there are few messages of a kind in "
+            f"{notification.left_out:,} more of this kind were not told one by one: there are few of a kind in "
             f"{WINDOW.total_seconds() / 3600:.0f} hours."
         )
         blocks.append({"type": "context", "elements": [_plain(left_out, MAX_SECTION)]})
@@ -49,23 +50,25 @@ def render(told: Told) -> dict[str, Any]:
     return {"text": _fitting(title, MAX_SECTION), "mrkdwn": False, "unfurl_links": False, "blocks": blocks}
 
 
-def _title(told: Told) -> str:
-    if told.alert.kind is Kind.STILL_FAILING:
-        return escape(f"Still failing, {told.in_a_row:,} runs in a row: {told_dates(told.alert.dates)}")
-    return escape(told.alert.title)
+def _title(notification: Notification) -> str:
+    if notification.alert.kind is AlertKind.STILL_FAILING:
+        return escape(
+            f"Still failing, {notification.in_a_row:,} runs in a row: {format_dates(notification.alert.dates)}"
+        )
+    return escape(notification.alert.title)
 
 
-def _damage(damage: Damage) -> str:
-    if not damage.counters:
+def _discrepancy(discrepancy: Discrepancy) -> str:
+    if not discrepancy.counters:
         return ""
-    shown_gaps = damage.gaps[:MAX_MERCHANTS_SHOWN]
+    shown_gaps = discrepancy.gaps[:MAX_MERCHANTS_SHOWN]
     lines = [_gap(gap) for gap in shown_gaps]
-    least = "at least " if damage.at_least else ""
-    if damage.merchants > len(shown_gaps):
-        lines.append(f"and {least}{damage.merchants - len(shown_gaps):,} more")
+    least = "at least " if discrepancy.at_least else ""
+    if discrepancy.merchants > len(shown_gaps):
+        lines.append(f"and {least}{discrepancy.merchants - len(shown_gaps):,} more")
     lines.append(
-        f"In all {damage.counters:,} counter(s) of {least}{damage.merchants:,} merchant(s): "
-        f"{_how_far(damage.behind, least)}."
+        f"In all {discrepancy.counters:,} counter(s) of {least}{discrepancy.merchants:,} merchant(s): "
+        f"{_how_far(discrepancy.behind, least)}."
     )
     return "\n".join(lines)
 
@@ -88,7 +91,7 @@ def _fitting(text: str, longest: int) -> str:
     pieces: list[str] = []
     length = 0
     for character in printable(text):
-        piece = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}.get(character, character)
+        piece = character if character == "\n" else safe(character, Place.SLACK)
         length += len(piece) if len(piece) > 1 else 1 + (character > "\uffff")
         if length > longest:
             return _cut(pieces, longest)

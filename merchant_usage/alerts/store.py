@@ -9,9 +9,10 @@ from typing import Final
 
 from psycopg import Connection
 
-from merchant_usage.alerts.alert import Kind
+from merchant_usage.alerts.alert import AlertKind
 from merchant_usage.alerts.register import WINDOW, Entry, Register
 from merchant_usage.sink.queries import query
+from merchant_usage.sink.transactions import transaction
 
 # Bad news must not wait for somebody's lock.
 LIMITS: Final = {"lock_timeout": "2s", "statement_timeout": "3s"}
@@ -27,13 +28,12 @@ def register(conn: Connection, keys: Iterable[str], now: dt.datetime) -> Iterato
     Raises:
         psycopg.Error: PostgreSQL does not answer, or the table is missing.
     """
-    with conn.transaction():
-        conn.execute(query("set_limits"), LIMITS)
+    with transaction(conn, LIMITS):
         conn.execute(query("lock_alerts"))
         rows = conn.execute(query("select_alerts"), {"since": now - WINDOW, "keys": list(keys)})
         found = Register(
-            Entry(key, Kind(kind), raised_at, run_id, told, resolved_at)
-            for key, kind, raised_at, run_id, told, resolved_at in rows
+            Entry(key, AlertKind(kind), raised_at, run_id, sent, resolved_at)
+            for key, kind, raised_at, run_id, sent, resolved_at in rows
         )
         yield found
         for entry in found.changed.values():
@@ -44,7 +44,7 @@ def register(conn: Connection, keys: Iterable[str], now: dt.datetime) -> Iterato
                     "kind": str(entry.kind),
                     "run_id": entry.run_id,
                     "raised_at": entry.raised_at,
-                    "told": entry.told,
+                    "told": entry.sent,
                     "resolved_at": entry.resolved_at,
                 },
             )

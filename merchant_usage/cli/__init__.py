@@ -1,1 +1,1 @@
-"""What `python -m merchant_usage` is made of: arguments, commands, and how answers are told."""
+"""What `merchant-usage` is made of: arguments, commands, and how answers are told."""

@@ -4,72 +4,163 @@ from __future__ import annotations
 
 import argparse
 import base64
+import datetime as dt
+import getpass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
+import psycopg
+from psycopg import Connection
+
 from merchant_usage import clock, pipeline
-from merchant_usage.cli.differences import as_document, mismatches, tell_comparison
-from merchant_usage.cli.output import complain, progress, say, say_json, width
-from merchant_usage.cli.parser import PROGRAM
-from merchant_usage.cli.requests import requested_run
+from merchant_usage.cli.differences import format_comparison, mismatches, proof_to_json
+from merchant_usage.cli.durations import format_duration
+from merchant_usage.cli.exit_codes import exit_code
+from merchant_usage.cli.output import complain, progress, remark, say, say_json, width
+from merchant_usage.cli.remedies import aggregate_command, remedies
+from merchant_usage.cli.requests import day_of, due_run, requested_run
+from merchant_usage.cli.servers import both_servers
 from merchant_usage.connections import postgres_from_url, redis_from_url
-from merchant_usage.errors import RunIncomplete, SettingsError, UpsertFailed, UsageMismatch
-from merchant_usage.model.dates import parse_day
+from merchant_usage.errors import (
+    PROGRAM,
+    DatesNotStored,
+    RunIncomplete,
+    SettingsError,
+    UpsertFailed,
+    UsageError,
+    UsageMismatch,
+)
+from merchant_usage.log import Log
 from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.report import DateVerdict
-from merchant_usage.model.run import Run
+from merchant_usage.model.run import CLI, Run
+from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import Settings, load_settings
-from merchant_usage.sink import dead_letters, ledger, schema
+from merchant_usage.sink import dead_letters, grants, ledger, schema
+from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.server import require_whole_source
 from merchant_usage.steps import preview
-from merchant_usage.steps.resolve import Decision, decide
+from merchant_usage.steps import prune as pruning
+from merchant_usage.steps.due import due_dates
+from merchant_usage.steps.prune import format_pruned
+from merchant_usage.steps.resolve import Decided, Decision, Ruling, decide
 from merchant_usage.tables import describe, describe_letters, describe_preview
 
+log = Log(__name__)
 
-def migrate(_: argparse.Namespace) -> int:
+
+def migrate(options: argparse.Namespace) -> int:
     """Create or migrate the tables."""
     with postgres_from_url() as conn:
-        for name in schema.migrate(conn):
+        applied = schema.migrate(conn)
+        lacking = _lacking(conn, options.role)
+    if options.json:
+        say_json({"applied": applied, "missing": [each._asdict() for each in chain.from_iterable(lacking)]})
+    else:
+        for name in applied:
             say(f"applied {name}")
+    for of_role in lacking:
+        remark(grants.describe(of_role))
     return 0
+
+
+def _lacking(conn: Connection, role: str | None) -> list[list[grants.Missing]]:
+    """What the roles that runs are made with may not do, by role.
+
+    Args:
+        role: None for those that may write the ledger.
+
+    Raises:
+        SettingsError: there is no such role.
+    """
+    roles = grants.ledger_writers(conn) if role is None else [role]
+    try:
+        found = [grants.missing(conn, grants.PIPELINE, each) for each in roles]
+    except psycopg.errors.UndefinedObject:
+        raise SettingsError(f"--role={role!r} is no role of this PostgreSQL.") from None
+    return [lacking for lacking in found if lacking]
 
 
 def aggregate(options: argparse.Namespace) -> int:
     """Move and verify."""
     settings = load_settings()
-    run = requested_run(options, clock.now(), settings)
-    return _preview(options, run, settings) if options.dry_run else _aggregate(options, run, settings)
+    now = clock.now()
+    run = due_run(options, now, settings) if options.due else requested_run(options, now, settings)
+    with both_servers() as (client, conn):
+        schema.check(conn, grants.COMPARE if options.dry_run else grants.RUN)
+        run = replace(run, dates=due_dates(conn, run, settings))
+        if options.dry_run:
+            return _preview(options, client, conn, run, settings)
+        _tell_of_others(conn, now, settings)
+        return _aggregate(options, client, conn, run, settings)
 
 
-def _aggregate(options: argparse.Namespace, run: Run, settings: Settings) -> int:
-    proof, problem = None, ""
-    with redis_from_url() as client, postgres_from_url() as conn:
-        with progress("Scanning Redis", "Storing batches", "Verifying") as on_batch:
-            try:
-                proof = pipeline.aggregate(client, conn, run, settings, on_batch)
-            except (RunIncomplete, UpsertFailed, UsageMismatch) as error:
-                problem = str(error)
-        rows = ledger.run(conn, run.run_id)
-    if not problem and (wrong := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.MISMATCH]):
-        problem = (
-            f"Counters of {', '.join(wrong)} went backwards and wait for a decision. "
-            f"See: {PROGRAM} dead-letters --reason {Reason.COUNTER_REGRESSED}"
+def _tell_of_others(conn: Connection, now: dt.datetime, settings: Settings) -> None:
+    """Say if another run is at work: an entry of a scheduler that starts one before the last has ended, say."""
+    for run_id, began_at in ledger.unfinished_runs(conn, CLI, now - dt.timedelta(seconds=settings.deadline_seconds)):
+        log.warning(
+            f"Another run of {PROGRAM}, {run_id}, began {format_duration(now - began_at)} ago and has not ended. Both "
+            "go on: what they store is the same.",
+            other_run_id=run_id,
         )
+
+
+def _aggregate(options: argparse.Namespace, client: RedisClient, conn: Connection, run: Run, settings: Settings) -> int:
+    proof: Proof | None = None
+    error: UsageError | None = None
+    stored: list[int] = []
+    with progress("Scanning Redis", "Storing batches", "Verifying") as show:
+
+        def on_batch(done: int, total: int) -> None:
+            stored[:] = done, total
+            show(done, total)
+
+        try:
+            proof = pipeline.aggregate(client, conn, run, settings, on_batch)
+        except KeyboardInterrupt as interrupt:
+            so_far = "{:,} of {:,} batches were stored".format(*stored) if stored else "no batch was stored whole"
+            raise type(interrupt)(
+                f"Interrupted: {so_far}. What is stored is exact, and not proven; the run can be repeated at any time: "
+                f"{aggregate_command(run.dates)}"
+            ) from None
+        except (DatesNotStored, RunIncomplete, UpsertFailed, UsageMismatch) as raised:
+            error = raised  # of a part of the run only: the ledger has more to say
+    rows = ledger.run(conn, run.run_id)
+    problem = " ".join(_undecided(rows)) if error is None else error.with_remedy(remedies(run.dates))
     if options.json:
         say_json({"run_id": run.run_id, "dates": rows, "error": problem or None})
     elif proof is not None:
         say(describe(proof, width()))
     if problem:
         complain(problem)
-    return int(bool(problem))
+    return exit_code(error) if error is not None else int(bool(problem))
 
 
-def _preview(options: argparse.Namespace, run: Run, settings: Settings) -> int:
-    with redis_from_url() as client, postgres_from_url() as conn, progress("Reading", "", ""):
+def _undecided(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """What waits for a person to decide, though nothing failed: a sentence each."""
+    dates: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        dates[row["verdict"]].append(str(row["usage_date"]))
+    if lower := dates[DateVerdict.MISMATCH]:
+        yield (
+            f"Counters of {', '.join(lower)} went backwards and wait for a decision. "
+            f"See: {PROGRAM} dead-letters --reason {Reason.COUNTER_REGRESSED}"
+        )
+    if unread := dates[DateVerdict.INCOMPLETE]:
+        yield (
+            f"The end of {', '.join(unread)} was never read, so usage may be lost. See: {PROGRAM} status {unread[0]}; "
+            f"if what is stored shall stand: {PROGRAM} resolve --date {unread[0]} --keep"
+        )
+
+
+def _preview(options: argparse.Namespace, client: RedisClient, conn: Connection, run: Run, settings: Settings) -> int:
+    with progress("Reading", "", ""):
         proof = preview.preview(client, conn, run, settings)
     if options.json:
-        document = as_document(proof)
-        for date in document["dates"]:
-            del date["verdict"], date["settled"]  # a dry run passes no verdict
-        say_json({"dry_run": True, **document})
+        say_json({"dry_run": True, **proof_to_json(proof, with_verdicts=False)})
     else:
         say(describe_preview(proof, width()))
     return 0
@@ -79,12 +170,12 @@ def verify(options: argparse.Namespace) -> int:
     """Compare Redis with PostgreSQL now."""
     settings = load_settings()
     run = requested_run(options, clock.now(), settings)
-    with redis_from_url() as client, postgres_from_url() as conn, progress("Comparing", "", ""):
+    with both_servers() as (client, conn), progress("Comparing", "", ""):
         proof = preview.compare(client, conn, run, settings)
     if options.json:
-        say_json(as_document(proof))
+        say_json(proof_to_json(proof))
     else:
-        say(tell_comparison(proof))
+        say(format_comparison(proof))
     wrong = mismatches(proof.reports)
     if wrong:
         complain(
@@ -99,9 +190,9 @@ def list_dead_letters(options: argparse.Namespace) -> int:
     if options.reason is not None and options.reason not in set(Reason):
         raise SettingsError(f"--reason={options.reason!r} is no reason; it takes one of {', '.join(Reason)}.")
     with postgres_from_url() as conn:
-        schema.check(conn)
+        schema.check(conn, grants.LETTERS)
         counts = dead_letters.open_counts(conn)
-        rows = dead_letters.listed(conn, with_resolved=options.all, reason=options.reason, most=options.most)
+        rows = dead_letters.listed(conn, with_resolved=options.all, reason=options.reason, limit=options.most)
     if options.json:
         say_json({"open": counts, "letters": list(map(_letter, rows))})
         return 0
@@ -112,19 +203,55 @@ def list_dead_letters(options: argparse.Namespace) -> int:
 
 
 def _letter(row: dict[str, Any]) -> dict[str, Any]:
-    """A dead letter for a program. A key is any bytes: `key` is to be read, `key_base64` is exact."""
+    """A dead letter for a program. A key is any bytes: `key` is to be read, `key_base64` is exact.
+
+    With `key_sha256`, which is that of the whole name, the key is only the beginning of one that is too long.
+    """
     raw = bytes(row.pop("redis_key"))
     exact = base64.b64encode(raw).decode()
-    return {"key": raw.decode(errors="backslashreplace"), "key_base64": exact, **row}
+    digest = row.pop("redis_key_sha256")
+    return {
+        "key": raw.decode(errors="backslashreplace"),
+        "key_base64": exact,
+        "key_sha256": None if digest is None else bytes(digest).hex(),
+        **row,
+    }
+
+
+def _decided(decided: Decided) -> dict[str, Any]:
+    subject = decided.subject
+    of = {"date": subject} if isinstance(subject, dt.date) else subject._asdict()
+    return {**of, "before": decided.before, "after": decided.after}
 
 
 def resolve(options: argparse.Namespace) -> int:
     """Decide counters that went backwards."""
     settings = load_settings()
-    date = parse_day("--date", options.date) if options.date else None
+    date = day_of("--date", options.date, clock.now(), settings) if options.date else None
     with redis_from_url() as client, postgres_from_url() as conn:
-        schema.check(conn)
-        decision = Decision(options.decision)
-        for decided in decide(client, conn, decision, settings.key_prefix, key=options.key, date=date):
-            say(f"{decision}: {decided.key}: stored {decided.before} -> {decided.after}")
+        schema.check(conn, grants.DECIDE)
+        require_whole_source(client, settings.key_prefix)
+        ruling = Ruling(Decision(options.decision), options.by or getpass.getuser(), options.because)
+        outcome = decide(client, conn, ruling, settings.key_prefix, key=options.key, date=date)
+    if options.json:
+        say_json({"decided": [*map(_decided, outcome.decided)], "refused": outcome.refused})
+        return int(bool(outcome.refused))
+    for decided in outcome.decided:
+        say(f"{ruling.decision}: {decided.subject}: stored {decided.before:,} -> {decided.after:,}")
+    for refused in outcome.refused:
+        complain(refused)
+    return int(bool(outcome.refused))
+
+
+def prune(options: argparse.Namespace) -> int:
+    """Forget what nobody needs any more."""
+    settings = load_settings()
+    with postgres_from_url() as conn:
+        schema.check(conn, grants.PRUNE)
+        found = pruning.prune(conn, clock.now(), settings, dry_run=options.dry_run)
+    if options.json:
+        say_json({"dry_run": options.dry_run, "days": settings.ledger_retention_days, "deleted": found})
+    else:
+        what = "Would delete" if options.dry_run else "Deleted"
+        say(f"{what} what is older than {settings.ledger_retention_days} days: {format_pruned(found)}")
     return 0

@@ -17,45 +17,50 @@ def mismatches(reports: Iterable[DateReport]) -> list[str]:
     return [str(report.date) for report in reports if report.verdict is DateVerdict.MISMATCH]
 
 
-def tell_comparison(proof: Proof) -> str:
+def format_comparison(proof: Proof) -> str:
     """The verdicts by date, the keys that do not agree, and the merchants while these are few enough to read."""
     dates = render(
         "Redis and PostgreSQL, both read just now",
         ("date", "state", "verdict", "Redis", "PostgreSQL", "keys", "no counters"),
         (
             (
-                report.date,
+                report.name,
                 "settled" if report.settled else "live",
                 report.verdict,
                 report.redis_total,
                 report.postgres_total,
-                _told_keys(report),
+                report.keys_told,
                 report.bad_values,
             )
             for report in proof.reports
         ),
         width(),
     )
-    return "\n".join([dates, *describe_merchants(proof, width()), *_told_differences(proof)])
+    return "\n".join([dates, *describe_merchants(proof, width()), *_format_differences(proof)])
 
 
-def as_document(proof: Proof) -> dict[str, Any]:
-    """The same for a program. `differences` are those that fail or went backwards, the first thousand of each kind."""
+def proof_to_json(proof: Proof, *, with_verdicts: bool = True) -> dict[str, Any]:
+    """The same for a program. `differences` are those that fail or went backwards, the first thousand of each kind.
+
+    Args:
+        with_verdicts: False for a dry run, which passes none.
+    """
     return {
-        "dates": [
-            {
-                "date": report.date,
-                "settled": report.settled,
-                "verdict": report.verdict,
-                "redis_total": report.redis_total,
-                "postgres_total": report.postgres_total,
-                "keys": report.keys,
-                "bad_values": report.bad_values,
-            }
-            for report in proof.reports
-        ],
+        "dates": [_date(report, with_verdict=with_verdicts) for report in proof.reports],
         "differences": [_plain(difference) for difference in proof.failing + proof.regressed],
         "difference_count": proof.failing_count + proof.regressed_count,
+    }
+
+
+def _date(report: DateReport, *, with_verdict: bool) -> dict[str, Any]:
+    verdict = {"settled": report.settled, "verdict": report.verdict} if with_verdict else {}
+    return {
+        "date": report.date,
+        **verdict,
+        "redis_total": report.redis_total,
+        "postgres_total": report.postgres_total,
+        "keys": report.keys,
+        "bad_values": report.bad_values,
     }
 
 
@@ -71,11 +76,7 @@ def _plain(difference: Difference) -> dict[str, Any]:
     }
 
 
-def _told_keys(report: DateReport) -> str:
-    return ", ".join(f"{number:,} {verdict}" for verdict, number in report.keys.items()) or "none"
-
-
-def _told_differences(proof: Proof) -> list[str]:
+def _format_differences(proof: Proof) -> list[str]:
     found = proof.failing + proof.regressed
     more = proof.failing_count + proof.regressed_count - len(found[: UsageMismatch.SHOWN])
     return [*map(str, found[: UsageMismatch.SHOWN]), *([f"... and {more} more (--json has them)"] if more else [])]

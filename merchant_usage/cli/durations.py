@@ -1,4 +1,4 @@
-"""Durations as people write them on a command line, and as they like to read them."""
+"""Durations and moments as people write them on a command line, and as they like to read them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parse_duration(name: str, value: str) -> dt.timedelta:
     return duration
 
 
-def tell_duration(duration: dt.timedelta) -> str:
+def format_duration(duration: dt.timedelta) -> str:
     """The two largest units, cut and not rounded: `3d 4h`, `2h`, `1h 5m`, `42s`."""
     seconds = max(0, int(duration.total_seconds()))
     parts = [
@@ -38,5 +38,10 @@ def tell_duration(duration: dt.timedelta) -> str:
         (seconds % 60, "s"),
     ]
     first = next((i for i, (number, _) in enumerate(parts) if number), len(parts) - 1)
-    told = [f"{number}{unit}" for number, unit in parts[first : first + 2] if number]
-    return " ".join(told) or "0s"
+    parts_shown = [f"{number}{unit}" for number, unit in parts[first : first + 2] if number]
+    return " ".join(parts_shown) or "0s"
+
+
+def format_moment(moment: dt.datetime | None) -> str:
+    """To the minute, in UTC."""
+    return "never" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"

@@ -6,25 +6,22 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Final
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from merchant_usage.cli.output import complain, log_to_stderr, say_json
+from merchant_usage.cli.exit_codes import INTERRUPTED, PIPE_CLOSED, TERMINATED, exit_code
+from merchant_usage.cli.output import complain, log_to_stderr, remark, say_json
 from merchant_usage.cli.parser import build_parser
-from merchant_usage.errors import (
-    PostgresRefused,
-    PostgresUnavailable,
-    RedisRefused,
-    RedisUnavailable,
-    SchemaError,
-    SettingsError,
-    UsageError,
-)
+from merchant_usage.cli.remedies import remedies
+from merchant_usage.errors import UsageError
 
-# What a shell says of a program that Ctrl-C ended, and of one whose reader went away (128 and the signal's number).
-INTERRUPTED: Final = 130
-PIPE_CLOSED: Final = 141
+
+class Terminated(KeyboardInterrupt):
+    """The process is told to end, as a container is when it is stopped. Its first process would pass over that."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,10 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # an id may hold what the terminal's encoding lacks
-        code = _run(arguments)
+        with _told_to_end():
+            code = _run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        remark(str(interrupt) or "Interrupted.")
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # Python flushes both once more at its end, and would complain.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -46,6 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """End as by Ctrl-C when that is asked for: what runs in PostgreSQL is cancelled, and the ledger is told."""
+
+    def end(*_: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
@@ -53,12 +69,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         command = _command(options)
         log_to_stderr()
         return command(options)
-    except SystemExit:  # argparse, after --help
+    except SystemExit:  # argparse, after --help and --version
         return 0
     except UsageError as error:
-        complain(str(error))
+        problem = error.with_remedy(remedies())
+        complain(problem)
         if as_json:
-            say_json({"error": str(error)})
+            say_json({"error": problem})
         return exit_code(error)
 
 
@@ -69,10 +86,3 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]
         importlib.import_module(f"merchant_usage.cli.{module}"), function
     )
     return command
-
-
-def exit_code(error: UsageError) -> int:
-    """The exit code for an error, as `--help` has it."""
-    if isinstance(error, RedisUnavailable | RedisRefused | PostgresUnavailable | PostgresRefused):
-        return 3
-    return 2 if isinstance(error, SettingsError | SchemaError) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +13,13 @@ from decimal import Decimal
 from typing import Any, Final
 
 from merchant_usage.log import Level, send_to, with_fields
-from merchant_usage.text import printable
+from merchant_usage.text import as_one_entry, printable
 
 # Told (steps done, steps in all).
 Progress = Callable[[int, int], None]
 
-# A table in fewer columns is no table any more; in a file or a pipe it gets as many as the log view shows.
-NARROWEST: Final = 80
+# A table in fewer columns turns to records; in a file or a pipe it gets as many as the log view shows.
+NARROWEST: Final = 20
 WITHOUT_TERMINAL: Final = 140
 
 
@@ -34,7 +35,12 @@ def say_json(document: dict[str, Any]) -> None:
 
 def complain(text: str) -> None:
     """Say what is wrong, in the one form that all errors have."""
-    print(f"error: {printable(text)}", file=sys.stderr)
+    print(f"error: {as_one_entry(text)}", file=sys.stderr)
+
+
+def remark(text: str) -> None:
+    """Say what is neither an answer nor an error."""
+    print(printable(text), file=sys.stderr)
 
 
 def width() -> int:
@@ -59,9 +65,12 @@ def log_to_stderr() -> None:
     def write(_: str, level: Level, sentence: str, fields: Mapping[str, Any]) -> None:
         now = dt.datetime.now().astimezone()
         # Looks stderr up for each line: a progress bar puts itself in between.
-        print(f"{now:%Y-%m-%d %H:%M:%S} [{level}] {printable(with_fields(sentence, fields))}", file=sys.stderr)
+        print(f"{now:%Y-%m-%d %H:%M:%S} [{level}] {as_one_entry(with_fields(sentence, fields))}", file=sys.stderr)
 
     send_to(write)
+    # What a driver says of a connection that Ctrl-C cut is no line of ours; what matters of it is raised.
+    for driver in ("psycopg", "redis"):
+        logging.getLogger(driver).addHandler(logging.NullHandler())
 
 
 @contextmanager

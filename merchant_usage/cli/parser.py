@@ -7,22 +7,22 @@ import os
 import sys
 from typing import Any, NoReturn, TypeAlias
 
-from merchant_usage.errors import SettingsError
-
-PROGRAM = "python -m merchant_usage"
+from merchant_usage import __version__
+from merchant_usage.errors import PROGRAM, SettingsError
 
 EXIT_CODES = """\
 exit codes:
   0    done, and every date that was looked at is verified or has nothing to verify
-  1    PostgreSQL does not hold what Redis holds, a merchant could not be stored, the newest run of a date failed,
-       or --max-lag is exceeded
+  1    PostgreSQL does not hold what Redis holds, a merchant could not be stored, the newest run of a date failed
+       or never finished, or --max-lag is exceeded
   2    bad arguments or settings, or a schema that does not fit
   3    Redis or PostgreSQL cannot be reached, or refuses
-  130  ended by Ctrl-C (141: by a reader that went away, as head does)
+  130  ended by Ctrl-C (143: by SIGTERM; 141: by a reader that went away, as head does)
 """
 
 OVERVIEW = f"""\
 a first day:
+  {PROGRAM} preview                          look at both servers, write nothing
   {PROGRAM} migrate                          create the tables
   {PROGRAM} aggregate --date 2026-11-20      move that day, and prove it
   {PROGRAM} status                           how every date stands
@@ -32,14 +32,30 @@ Answers go to stdout, as tables or with --json as one document; the log and erro
 
 {EXIT_CODES}
 environment:
-  USAGE_REDIS_URL     redis://user:password@host:6379/0 (rediss:// for TLS, ?cluster=true for a cluster)
+  USAGE_REDIS_URL     redis://user:password@host:6379/0 (rediss:// for TLS, ?cluster=true for a cluster; several
+                      servers that are no cluster: a comma between them)
   USAGE_POSTGRES_URL  postgresql://user:password@host:5432/database
-  USAGE_*             the settings, as in the README
+  USAGE_*             the settings: docs/reference/settings.md
+"""
+
+PREVIEW = f"""\
+examples:
+  {PROGRAM} preview                                          every date that Redis may still have
+  {PROGRAM} preview 2026-11-20                               one date
+  {PROGRAM} preview --json | jq .odd                         for a program
+
+Needs the right to read, no more: in Redis SCAN, MGET, GET and TYPE, in PostgreSQL SELECT on merchant_usage, if there is
+one. It is asked in a transaction that is read only. No table of ours has to be there yet.
+
+exit codes: 0 done, whatever was found, 2 bad arguments or settings, 3 Redis or PostgreSQL
 """
 
 MIGRATE = f"""\
 examples:
-  {PROGRAM} migrate      needs USAGE_POSTGRES_URL only; a merchant_usage that is there already is kept
+  {PROGRAM} migrate                          a merchant_usage that is there already is kept
+  {PROGRAM} migrate --role usage_pipeline    and say which GRANTs this role lacks
+
+It needs USAGE_POSTGRES_URL only, as the owner of the tables.
 
 exit codes: 0 done, 2 a table that does not fit (nothing is changed then), 3 PostgreSQL
 """
@@ -47,9 +63,11 @@ exit codes: 0 done, 2 a table that does not fit (nothing is changed then), 3 Pos
 AGGREGATE = f"""\
 examples:
   {PROGRAM} aggregate                                        yesterday
-  {PROGRAM} aggregate --date 2026-11-20                      one day
+  {PROGRAM} aggregate --date 2026-11-20                      one day; so does aggregate 2026-11-20
+  {PROGRAM} aggregate -2                                     the day before yesterday
   {PROGRAM} aggregate --from 2026-11-20 --to 2026-11-23      four days, one scan for all of them
   {PROGRAM} aggregate --merchant acme --merchant b:2         only these merchants, yesterday
+  {PROGRAM} aggregate --due                                  for a scheduler: what is due now
   {PROGRAM} aggregate --dry-run                              say what would change, write nothing
   {PROGRAM} aggregate --json | jq .dates                     for a program
 
@@ -91,8 +109,9 @@ Answers from the ledger usage_run; only --live needs Redis.
 
 exit codes:
   0  no date shown is a mismatch; a date that nobody aggregated is told, and is none
-  1  the newest run of a date failed or ended in a mismatch, --live found one, or the newest verified usage is older
-     than --max-lag
+  1  the newest run of a date failed, proved nothing, ended in a mismatch or has not finished within
+     USAGE_DEADLINE_SECONDS, the end of a date was never read, --live found a mismatch, or --max-lag is exceeded: by
+     the newest verified usage, or by a day that is over and not proven
   2  bad arguments, settings or schema
   3  PostgreSQL (with --live: or Redis) cannot be reached, or refuses
 """
@@ -119,7 +138,40 @@ The date is a mismatch until its next run: {PROGRAM} aggregate --date 2026-11-20
 exit codes: 0 done, 2 nothing to decide, bad arguments or schema, 3 Redis or PostgreSQL
 """
 
+PRUNE = f"""\
+examples:
+  {PROGRAM} prune --dry-run      how many rows would be deleted, and delete none
+  {PROGRAM} prune                needs USAGE_POSTGRES_URL only
+
+Deletes resolved dead letters, alerts and superseded attempts that are older than USAGE_LEDGER_RETENTION_DAYS. Counters,
+verdicts and decisions stay. The first scheduled run of each day does the same by itself.
+
+exit codes: 0 done, 2 bad settings or schema, 3 PostgreSQL
+"""
+
+DAG_FILE = f"""\
+examples:
+  {PROGRAM} dag-file                      show it
+  {PROGRAM} dag-file /opt/airflow/dags    write usage_aggregation.py into Airflow's DAGs folder
+
+Once after each installation of another version, older or newer. A file that this command has not written, or that was
+changed since, is left as it is without --force.
+
+exit codes: 0 done, 2 a path that cannot be written, or a file that is left as it is
+"""
+
+COMPLETION = f"""\
+examples:
+  {PROGRAM} completion bash      eval "$({PROGRAM} completion bash)" in ~/.bashrc
+  {PROGRAM} completion zsh       the same in ~/.zshrc
+  {PROGRAM} completion fish      into ~/.config/fish/completions/{PROGRAM}.fish
+
+exit codes: 0 done, 2 a shell that is not known
+"""
+
 MAX_LISTED = 1_000_000
+#: How a day may be given.
+DAYS = "YYYY-MM-DD, today, yesterday, or -2 for two days ago"
 
 
 class Parser(argparse.ArgumentParser):
@@ -151,15 +203,26 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.set_defaults(json=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add(commands, "migrate", "commands:migrate", "create or migrate the tables; safe to repeat", MIGRATE)
+    _add_preview(commands)
+    _add_migrate(commands)
     _add_aggregate(commands)
     _add_verify(commands)
     _add_status(commands)
     _add_dead_letters(commands)
     _add_resolve(commands)
+    _add_prune(commands)
+    _add_dag_file(commands)
+    _add_completion(commands)
     return parser
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    found = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
+    return dict(next(found).choices)
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001  # it has no public name
@@ -178,11 +241,34 @@ def _add(commands: Commands, name: str, function: str, summary: str, epilog: str
     return command
 
 
+def _add_migrate(commands: Commands) -> None:
+    command = _add(commands, "migrate", "commands:migrate", "create or migrate the tables; safe to repeat", MIGRATE)
+    command.add_argument(
+        "--role",
+        metavar="NAME",
+        help="the role of PostgreSQL that runs are made with: say which GRANTs it lacks (default: of each that may "
+        "write usage_run)",
+    )
+    _add_json(command)
+
+
+def _add_preview(commands: Commands) -> None:
+    summary = "a first look: what is there, what a run would store, what is odd, and what it would cost; writes nothing"
+    command = _add(commands, "preview", "preview:preview", summary, PREVIEW)
+    _add_dates(command)
+    _add_merchant(command)
+    _add_json(command)
+
+
 def _add_aggregate(commands: Commands) -> None:
     summary = "move and verify one date or a range (yesterday if none is given)"
     command = _add(commands, "aggregate", "commands:aggregate", summary, AGGREGATE)
-    command.add_argument("--date", metavar="YYYY-MM-DD", help="one date")
-    _add_range(command)
+    _add_dates(command)
+    command.add_argument(
+        "--due",
+        action="store_true",
+        help="what a scheduled run takes: today, the day before while it settles, and what is owed",
+    )
     _add_merchant(command)
     command.add_argument(
         "--dry-run", action="store_true", help="read and compare, say what would change, write nothing"
@@ -193,8 +279,7 @@ def _add_aggregate(commands: Commands) -> None:
 def _add_verify(commands: Commands) -> None:
     summary = "compare Redis with PostgreSQL now, key by key, and write nothing (yesterday if no date is given)"
     command = _add(commands, "verify", "commands:verify", summary, VERIFY)
-    command.add_argument("--date", metavar="YYYY-MM-DD", help="one date")
-    _add_range(command)
+    _add_dates(command)
     _add_merchant(command)
     _add_json(command)
 
@@ -202,13 +287,13 @@ def _add_verify(commands: Commands) -> None:
 def _add_status(commands: Commands) -> None:
     summary = "what the ledger says: which dates are aggregated, when, by whom, and do they match"
     command = _add(commands, "status", "status:status", summary, STATUS)
-    command.add_argument("date", nargs="?", metavar="DATE", help="one date YYYY-MM-DD, with all its runs")
-    _add_range(command)
+    _add_dates(command, "one date, with all its runs")
     command.add_argument("--live", action="store_true", help="also compare Redis with PostgreSQL now, as verify does")
     command.add_argument(
         "--max-lag",
         metavar="DURATION",
-        help="fail when the newest usage that a run over all merchants verified is older: 90m, 2h, 1d",
+        help="fail when the newest usage that a run over all merchants verified is older, or when a day has been "
+        "settled for longer and is not proven: 90m, 2h, 1d",
     )
     _add_json(command)
 
@@ -229,7 +314,9 @@ def _add_resolve(commands: Commands) -> None:
     which.add_argument(
         "key", nargs="?", type=os.fsencode, metavar="KEY", help="the key as Redis has it: usage:acme:2026-11-01:queries"
     )
-    which.add_argument("--date", metavar="YYYY-MM-DD", help="all open regressions of this usage date")
+    which.add_argument(
+        "--date", metavar="DATE", help="all open regressions of this usage date, or that its end was not read"
+    )
     decision = command.add_mutually_exclusive_group(required=True)
     for choice, meaning in (
         ("keep", "the stored value was right; it stays until the counter overtakes it"),
@@ -237,11 +324,36 @@ def _add_resolve(commands: Commands) -> None:
         ("carry", "Redis restarted from zero: carry what was stored, and count on from there"),
     ):
         decision.add_argument(f"--{choice}", dest="decision", action="store_const", const=choice, help=meaning)
+    command.add_argument("--because", metavar="TEXT", help="why; it is written down with the decision")
+    command.add_argument("--by", metavar="NAME", help="who decides (default: the user of the operating system)")
+    _add_json(command)
 
 
-def _add_range(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--from", dest="from_date", metavar="YYYY-MM-DD", help="first date of a range")
-    command.add_argument("--to", dest="to_date", metavar="YYYY-MM-DD", help="last date of the range, included")
+def _add_prune(commands: Commands) -> None:
+    summary = "forget resolved dead letters, alerts and superseded attempts that are old"
+    command = _add(commands, "prune", "commands:prune", summary, PRUNE)
+    command.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
+    _add_json(command)
+
+
+def _add_dag_file(commands: Commands) -> None:
+    summary = "show or write the Airflow DAG that belongs to this version"
+    command = _add(commands, "dag-file", "dag_file:dag_file", summary, DAG_FILE)
+    command.add_argument("path", nargs="?", metavar="PATH", help="a file, or the folder for usage_aggregation.py")
+    command.add_argument("--force", action="store_true", help="replace whatever file is there")
+
+
+def _add_completion(commands: Commands) -> None:
+    summary = "print what lets a shell complete commands and options"
+    command = _add(commands, "completion", "completion:completion", summary, COMPLETION)
+    command.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _add_dates(command: argparse.ArgumentParser, one: str = "one date") -> None:
+    command.add_argument("day", nargs="?", metavar="DATE", help=f"{one}: {DAYS}")
+    command.add_argument("--date", metavar="DATE", help="the same")
+    command.add_argument("--from", dest="from_date", metavar="DATE", help="first date of a range")
+    command.add_argument("--to", dest="to_date", metavar="DATE", help="last date of the range, included")
 
 
 def _add_merchant(command: argparse.ArgumentParser) -> None:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from merchant_usage import clock
-from merchant_usage.cli.differences import as_document, mismatches, tell_comparison
-from merchant_usage.cli.durations import parse_duration, tell_duration
+from merchant_usage.cli.differences import format_comparison, mismatches, proof_to_json
+from merchant_usage.cli.durations import format_duration, format_moment, parse_duration
+from merchant_usage.cli.freshness import Freshness
 from merchant_usage.cli.output import complain, progress, say, say_json, width
-from merchant_usage.cli.parser import PROGRAM
-from merchant_usage.cli.requests import requested_dates
-from merchant_usage.connections import postgres_from_url, redis_from_url
-from merchant_usage.model.dates import local_date, oldest_kept
+from merchant_usage.cli.remedies import aggregate_command
+from merchant_usage.cli.requests import requested_dates, run_of
+from merchant_usage.cli.servers import both_servers
+from merchant_usage.connections import postgres_from_url
+from merchant_usage.model.dates import format_dates, local_date, oldest_kept
 from merchant_usage.model.report import DateVerdict
-from merchant_usage.model.run import Run
 from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import Settings, load_settings
-from merchant_usage.sink import ledger, schema
-from merchant_usage.sink.ledger import Verified
+from merchant_usage.sink import lag, ledger, schema
 from merchant_usage.steps import preview
 from merchant_usage.tables import render
+
+#: A row of the ledger.
+Row: TypeAlias = dict[str, Any]
 
 
 def status(options: argparse.Namespace) -> int:
@@ -33,107 +37,124 @@ def status(options: argparse.Namespace) -> int:
     dates = _requested_dates(options, now, settings)
     with postgres_from_url() as conn:
         schema.check(conn)
-        newest = ledger.newest_runs(conn, dates[0], dates[-1])
         history = ledger.runs(conn, dates[0], dates[0]) if len(dates) == 1 else None
-        last = ledger.newest_verified(conn)
+        standing = Standing(dates, ledger.newest_runs(conn, dates[0], dates[-1]), history)
+        owed_since = lag.owed_since(conn, now, settings)
+        freshness = Freshness.of(ledger.newest_verified(conn), owed_since, now, settings)
     proof = _compare(dates, now, settings) if options.live else None
-    begun = {row["usage_date"] for row in newest}
-    never = sorted(set(dates) - begun)
-    in_part = sorted(begun - {row["usage_date"] for row in newest if row["merchant_ids"] is None})
     if options.json:
-        told = _last(last, settings, now)
-        document = {
-            "dates": newest,
-            "history": history,
-            "never_aggregated": never,
-            "aggregated_in_part": in_part,
-            "newest_verified": told,
-        }
-        say_json(document | ({"live": as_document(proof)} if proof else {}))
+        say_json(_to_json(standing, freshness, proof))
     else:
-        if newest:
-            say(_tell_history(history) if history else _tell_dates(newest))
-            _tell_errors(newest)
-        if never:
-            say(_tell_never(never))
-        if in_part:
-            say(_tell_in_part(in_part))
-        if max_lag is not None and last is not None:
-            say(f"Usage is verified {_tell_last(last, settings, now)}")
-        if proof:
-            say(tell_comparison(proof))
-    problems = _problems(newest, proof, None if max_lag is None else _lag_problem(last, settings, now, max_lag))
+        _say(standing, freshness if options.max_lag and freshness.run else None, proof)
+    problems = [*standing.problems(), *standing.unfinished(now, settings), *_live_problems(proof)]
+    if max_lag is not None and (problem := freshness.problem(max_lag)):
+        problems.append(problem)
     if problems:
         complain(" ".join(problems))
     return int(bool(problems))
 
 
 def _requested_dates(options: argparse.Namespace, now: dt.datetime, settings: Settings) -> list[dt.date]:
-    if any(given is not None for given in (options.date, options.from_date, options.to_date)):
-        return requested_dates(options, now, settings, "DATE")
+    if any(given is not None for given in (options.day, options.date, options.from_date, options.to_date)):
+        return requested_dates(options, now, settings)
     today = local_date(now, settings)
     oldest = oldest_kept(today, settings)
     return [oldest + dt.timedelta(days=days) for days in range((today - oldest).days + 1)]
 
 
 def _compare(dates: Sequence[dt.date], now: dt.datetime, settings: Settings) -> Proof:
-    run = Run(f"cli__{now.isoformat()}", "cli", tuple(dates), now)
-    with redis_from_url() as client, postgres_from_url() as conn, progress("Comparing", "", ""):
-        return preview.compare(client, conn, run, settings)
+    with both_servers() as (client, conn), progress("Comparing", "", ""):
+        return preview.compare(client, conn, run_of(dates, now), settings)
 
 
-def _problems(newest: Sequence[dict[str, Any]], proof: Proof | None, lag: str | None) -> list[str]:
-    """All that makes the exit code 1, a sentence each."""
-    first = {row["usage_date"]: row for row in reversed(newest)}
-    rows = [first[date] for date in sorted(first)]
-    over_all = [row for row in reversed(newest) if row is not first[row["usage_date"]]]
-    live = mismatches(proof.reports) if proof else []
-    problems = [*_bad_ends("The newest run of", rows), *_bad_ends("The newest run over all merchants of", over_all)]
-    if live:
-        problems.append(f"PostgreSQL does not hold what Redis holds now of {', '.join(live)}.")
-    if lag:
-        problems.append(lag)
-    return problems
+def _live_problems(proof: Proof | None) -> Iterator[str]:
+    if proof is not None and (wrong := mismatches(proof.reports)):
+        yield f"PostgreSQL does not hold what Redis holds now of {', '.join(wrong)}."
 
 
-def _bad_ends(which: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    if told := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.MISMATCH]:
-        yield f"{which} {', '.join(told)} ended in a mismatch."
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the ledger says of some dates.
+
+    Attributes:
+        newest: the newest row of each date; if that is of some merchants only, the newest over all follows, if any.
+        history: all rows, if it is one date that was asked for.
+    """
+
+    dates: Sequence[dt.date]
+    newest: Sequence[Row]
+    history: Sequence[Row] | None
+
+    @property
+    def never_aggregated(self) -> list[dt.date]:
+        """The dates without any run."""
+        return sorted(set(self.dates) - {row["usage_date"] for row in self.newest})
+
+    @property
+    def aggregated_in_part(self) -> list[dt.date]:
+        """The dates of which there are runs, but none over all merchants."""
+        whole = {row["usage_date"] for row in self.newest if row["merchant_ids"] is None}
+        return sorted({row["usage_date"] for row in self.newest} - whole)
+
+    def problems(self) -> Iterator[str]:
+        """All that is wrong with the dates, a sentence each."""
+        first = {row["usage_date"]: row for row in reversed(self.newest)}
+        over_all = [row for row in reversed(self.newest) if row is not first[row["usage_date"]]]
+        yield from _bad_ends("The newest run of", [first[date] for date in sorted(first)])
+        yield from _bad_ends("The newest run over all merchants of", over_all)
+
+    def unfinished(self, now: dt.datetime, settings: Settings) -> Iterator[str]:
+        """Newest runs that are past their deadline without an end, a sentence each."""
+        deadline = dt.timedelta(seconds=settings.deadline_seconds)
+        for row in reversed(self.newest):
+            if row["verdict"] is None and not row["error"] and (age := now - row["started_at"]) > deadline:
+                of_all = "" if row["merchant_ids"] is None else f" ({_merchants(row)} merchants)"
+                yield (
+                    f"The newest run of {row['usage_date']}{of_all} began at {format_moment(row['started_at'])}, "
+                    f"{format_duration(age)} ago, and has not finished: if nothing works on it any more, it was "
+                    f"killed. To aggregate it: {aggregate_command([row['usage_date']])}"
+                )
+
+
+def _bad_ends(which: str, rows: Sequence[Row]) -> Iterator[str]:
+    if mismatched := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.MISMATCH]:
+        yield f"{which} {', '.join(mismatched)} ended in a mismatch."
+    if unproven := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.NOT_PROVEN]:
+        yield f"{which} {', '.join(unproven)} could not prove it: a part of the run failed."
+    if incomplete := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.INCOMPLETE]:
+        yield f"{which} {', '.join(incomplete)} found that nobody had read the end of it: it waits for a decision."
     if failed := [str(row["usage_date"]) for row in rows if _failed(row)]:
         yield f"{which} {', '.join(failed)} failed."
 
 
-def _lag_problem(last: Verified | None, settings: Settings, now: dt.datetime, max_lag: dt.timedelta) -> str | None:
-    if last is None:
-        return f"No run was ever verified; --max-lag allows {tell_duration(max_lag)}."
-    until = last.verified_until(settings)
-    if until - now > max_lag:
-        # It would look fresh until the clocks agree, whatever stops meanwhile.
-        return f"Run {last.run_id} began at {_moment(until)}, which is still to come: a clock is wrong."
-    if now - until > max_lag:
-        return f"The newest verified usage is older than {tell_duration(max_lag)}: {_tell_last(last, settings, now)}."
-    return None
-
-
-def _tell_last(last: Verified, settings: Settings, now: dt.datetime) -> str:
-    until = last.verified_until(settings)
-    return f"up to {_moment(until)}, {tell_duration(now - until)} ago, by the run {last.run_id}"
-
-
-def _last(last: Verified | None, settings: Settings, now: dt.datetime) -> dict[str, Any] | None:
-    if last is None:
-        return None
-    until = last.verified_until(settings)
-    age = max(0, int((now - until).total_seconds()))
-    return {
-        "run_id": last.run_id,
-        "finished_at": last.finished_at,
-        "verified_until": until,
-        "age_seconds": age,
+def _to_json(standing: Standing, freshness: Freshness, proof: Proof | None) -> dict[str, Any]:
+    answer = {
+        "dates": standing.newest,
+        "history": standing.history,
+        "never_aggregated": standing.never_aggregated,
+        "aggregated_in_part": standing.aggregated_in_part,
+        "newest_verified": freshness.to_json(),
     }
+    return answer if proof is None else answer | {"live": proof_to_json(proof)}
 
 
-def _tell_dates(rows: Sequence[dict[str, Any]]) -> str:
+def _say(standing: Standing, freshness: Freshness | None, proof: Proof | None) -> None:
+    if standing.newest:
+        say(_format_history(standing.history) if standing.history else _format_newest(standing.newest))
+    for row in standing.newest:
+        if row["error"]:
+            say(f"{row['usage_date']}: {row['error']}")
+    if never := standing.never_aggregated:
+        say(_format_never_aggregated(never))
+    if in_part := standing.aggregated_in_part:
+        say(_format_partly_aggregated(in_part))
+    if freshness is not None:
+        say(f"Usage is verified {freshness}")
+    if proof is not None:
+        say(format_comparison(proof))
+
+
+def _format_newest(rows: Sequence[Row]) -> str:
     return render(
         "The newest run of each date",
         ("date", "verdict", "last verified", "merchants", "keys", "Redis", "PostgreSQL", "run"),
@@ -141,7 +162,7 @@ def _tell_dates(rows: Sequence[dict[str, Any]]) -> str:
             (
                 row["usage_date"],
                 _verdict(row),
-                _moment(row["verified_at"]),
+                format_moment(row["verified_at"]),
                 _merchants(row),
                 row["keys_scanned"],
                 _total(row["redis_total"]),
@@ -154,13 +175,13 @@ def _tell_dates(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _tell_history(rows: Sequence[dict[str, Any]]) -> str:
+def _format_history(rows: Sequence[Row]) -> str:
     return render(
         f"Runs of {rows[0]['usage_date']}, newest first",
         ("started", "verdict", "merchants", "keys", "new", "raised", "Redis", "PostgreSQL", "run"),
         (
             (
-                _moment(row["started_at"]),
+                format_moment(row["started_at"]),
                 _verdict(row),
                 _merchants(row),
                 row["keys_scanned"],
@@ -176,15 +197,15 @@ def _tell_history(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(row: Row) -> str:
     return row["verdict"] or ("failed" if _failed(row) else "not finished")
 
 
-def _failed(row: dict[str, Any]) -> bool:
+def _failed(row: Row) -> bool:
     return row["verdict"] is None and bool(row["error"])
 
 
-def _merchants(row: dict[str, Any]) -> str:
+def _merchants(row: Row) -> str:
     return "all" if row["merchant_ids"] is None else f"only {len(row['merchant_ids'])}"
 
 
@@ -192,32 +213,14 @@ def _total(total: Decimal | None) -> int | str:
     return "-" if total is None else int(total)
 
 
-def _tell_errors(rows: Sequence[dict[str, Any]]) -> None:
-    for row in rows:
-        if row["error"]:
-            say(f"{row['usage_date']}: {row['error']}")
-
-
-def _tell_never(dates: Sequence[dt.date]) -> str:
+def _format_never_aggregated(dates: Sequence[dt.date]) -> str:
     """Which dates nobody aggregated, and what to run."""
     if len(dates) == 1:
-        return f"{dates[0]} has not been aggregated by any run. To aggregate it: {_command(dates)}"
-    return f"Not aggregated by any run: {_told(dates)}. To aggregate them: {_command(dates)}"
+        return f"{dates[0]} has not been aggregated by any run. To aggregate it: {aggregate_command(dates)}"
+    return f"Not aggregated by any run: {format_dates(dates)}. To aggregate them: {aggregate_command(dates)}"
 
 
-def _tell_in_part(dates: Sequence[dt.date]) -> str:
+def _format_partly_aggregated(dates: Sequence[dt.date]) -> str:
     """Of which dates nobody aggregated all merchants, and what to run."""
-    return f"Aggregated for some merchants only: {_told(dates)}. To aggregate all of them: {_command(dates)}"
-
-
-def _told(dates: Sequence[dt.date]) -> str:
-    return ", ".join(map(str, dates)) if len(dates) <= 10 else f"{len(dates)} dates from {dates[0]} to {dates[-1]}"
-
-
-def _command(dates: Sequence[dt.date]) -> str:
-    asked = f"--date {dates[0]}" if len(dates) == 1 else f"--from {dates[0]} --to {dates[-1]}"
-    return f"{PROGRAM} aggregate {asked}"
-
-
-def _moment(moment: dt.datetime | None) -> str:
-    return "never" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
+    named, command = format_dates(dates), aggregate_command(dates)
+    return f"Aggregated for some merchants only: {named}. To aggregate all of them: {command}"

@@ -1,1 +1,1 @@
-"""Rules and values: keys, dates, batches."""
+"""Pure rules and values: no driver, no input or output."""

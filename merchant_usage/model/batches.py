@@ -12,14 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, repeat
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from merchant_usage.model.keys import CounterKey, shown
+from merchant_usage.model.keys import CounterKey
+from merchant_usage.text import shown
 
 # Metric types told apart by bits: far more than an API counts, and 64 bytes a merchant at most.
 MAX_BITS: Final = 512
 # Sets of metric types of which one object is kept for all merchants: all that ten metric types can be combined to.
 MAX_SHARED: Final = 1024
+
+Result = TypeVar("Result")
 
 
 class Group(NamedTuple):
@@ -36,6 +39,9 @@ class Batch:
 
     groups: tuple[Group, ...]
     live_dates: frozenset[dt.date] = frozenset()
+    #: Which batch of which attempt of its run this is: readings are kept by these two.
+    number: int = 0
+    attempt: int = 1
 
     @property
     def merchant_ids(self) -> list[str]:
@@ -81,29 +87,38 @@ class Batch:
         )
         return replace(self, groups=tuple(group for group in kept if group.merchant_ids))
 
+    def of_date(self, date: dt.date) -> Batch:
+        """The part of this batch that concerns this date."""
+        groups = tuple(group for group in self.groups if group.date == date)
+        return replace(self, groups=groups, live_dates=self.live_dates & {date})
+
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches with half of the merchants each."""
         merchants = self.merchant_ids
         middle = len(merchants) // 2
         return self.only(merchants[:middle]), self.only(merchants[middle:])
 
-    def to_xcom(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
             "name": self.name,
+            "number": self.number,
+            "attempt": self.attempt,
             "live_dates": sorted(date.isoformat() for date in self.live_dates),
             "groups": [[group.date.isoformat(), *map(list, group[1:])] for group in self.groups],
         }
 
     @classmethod
-    def from_xcom(cls, data: dict[str, Any]) -> Batch:
-        """The batch that `to_xcom` wrote down."""
+    def from_json(cls, data: dict[str, Any]) -> Batch:
+        """The batch that `to_json` wrote down."""
         return cls(
             groups=tuple(
                 Group(dt.date.fromisoformat(date), tuple(metrics), tuple(merchants))
                 for date, metrics, merchants in data["groups"]
             ),
             live_dates=frozenset(map(dt.date.fromisoformat, data["live_dates"])),
+            number=data["number"],
+            attempt=data["attempt"],
         )
 
 
@@ -155,9 +170,18 @@ class Census:
         """Different merchants of a date."""
         return len(self._masks.get(date, {}))
 
+    def groups(self, date: dt.date) -> list[Group]:
+        """All keys of a date."""
+        return list(self._groups(date, sorted(self._masks.get(date, ())), _Decoder(list(self._bit_of))))
+
+    def drop(self, date: dt.date) -> None:
+        """Forget the keys of a date."""
+        self._masks.pop(date, None)
+        self._rare.pop(date, None)
+
     def absent(self, merchant_ids: Iterable[str]) -> list[str]:
         """Those of the merchants that have no key on any date."""
-        return [who for who in merchant_ids if not any(who in masks for masks in self._masks.values())]
+        return [merchant for merchant in merchant_ids if not any(merchant in masks for masks in self._masks.values())]
 
     def batches(self, live_dates: Iterable[dt.date], at_most: int) -> list[Batch]:
         """All keys noted, one batch a merchant up to `at_most` merchants, else that many of like weight."""
@@ -244,3 +268,13 @@ def deal(merchants: Sequence[str], weights: Iterable[int], at_most: int) -> list
         start, dealt_weight = end, ends[end - 1]
     dealt.append(merchants[start:])
     return dealt
+
+
+def current_results(batch_ids: Iterable[str], results: Iterable[tuple[str, Result]]) -> list[Result]:
+    """Of results, each with the id of its batch, those of these batches: one each at most.
+
+    A scan that is repeated may deal fewer batches than before. Airflow keeps the results of mapped tasks that are no
+    more, and they must not stand in for those of batches that were not stored.
+    """
+    wanted = set(batch_ids)
+    return list({batch_id: result for batch_id, result in results if batch_id in wanted}.values())

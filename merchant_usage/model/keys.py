@@ -14,7 +14,8 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from merchant_usage.model.dead_letter import DeadLetter, Reason
-from merchant_usage.text import escape
+from merchant_usage.model.long_text import KEPT_WHOLE, LongText
+from merchant_usage.text import shown
 
 # One row of the unique index must fit into a third of an 8 kB page (2704 bytes, PostgreSQL's btree limit).
 MAX_MERCHANT_ID_BYTES = 1024
@@ -37,12 +38,13 @@ class CounterKey(NamedTuple):
 
 
 def as_columns(keys: Iterable[CounterKey]) -> dict[str, list[Any]]:
-    """Keys as the three arrays that queries take: merchant_ids, dates, metric_types."""
+    """Keys as the arrays that queries take: merchant_ids, dates, metric_types; and `days`, the dates, each once."""
     columns: dict[str, list[Any]] = {"merchant_ids": [], "dates": [], "metric_types": []}
     for key in keys:
         columns["merchant_ids"].append(key.merchant_id)
         columns["dates"].append(key.date)
         columns["metric_types"].append(key.metric_type)
+    columns["days"] = sorted(set(columns["dates"]))
     return columns
 
 
@@ -58,12 +60,6 @@ def iso(date: dt.date) -> str:
     return date.isoformat()
 
 
-def shown(identifier: str, longest: int = 80) -> str:
-    """An id as logs and errors show it: control characters escaped (a newline would forge a log line), then cut."""
-    escaped = escape(identifier)
-    return escaped if len(escaped) <= longest else escaped[: longest - 1] + "…"
-
-
 def match_pattern(prefix: str) -> bytes:
     """The glob for SCAN that finds all keys of a prefix, whatever characters the prefix holds."""
     return (_GLOB_CHARACTERS.sub(r"\\\1", prefix) + ":*").encode()
@@ -71,10 +67,12 @@ def match_pattern(prefix: str) -> bytes:
 
 def parse_key(raw: bytes, prefix: str) -> CounterKey | DeadLetter:
     """Take a Redis key apart, or say why it is no usage key (`malformed_key`, `bad_date`)."""
+    if len(raw) > KEPT_WHOLE or isinstance(raw, LongText):
+        return DeadLetter.of_name(raw, Reason.MALFORMED_KEY, "longer than any usage key")
     head = _head(prefix)
     parts = raw[len(head) :].rsplit(b":", 2) if raw.startswith(head) else []
     if len(parts) != 3:
-        return DeadLetter(raw, Reason.MALFORMED_KEY, f"expected {prefix}:merchant:YYYY-MM-DD:metric")
+        return DeadLetter.of_name(raw, Reason.MALFORMED_KEY, f"expected {prefix}:merchant:YYYY-MM-DD:metric")
     raw_merchant, raw_date, raw_metric = parts
     date = parse_date(raw_date)
     # A scan meets millions of plain keys: these few tests say that nothing can be wrong with this one.
@@ -86,9 +84,9 @@ def parse_key(raw: bytes, prefix: str) -> CounterKey | DeadLetter:
         ("metric type", raw_metric, MAX_METRIC_TYPE_BYTES),
     ):
         if problem := _unstorable(part, longest):
-            return DeadLetter(raw, Reason.MALFORMED_KEY, f"{name} {problem}")
+            return DeadLetter.of_name(raw, Reason.MALFORMED_KEY, f"{name} {problem}")
     if date is None:
-        return DeadLetter(raw, Reason.BAD_DATE, f"{raw_date.decode()[:40]!r} is not a date YYYY-MM-DD")
+        return DeadLetter.of_name(raw, Reason.BAD_DATE, f"{raw_date.decode()[:40]!r} is not a date YYYY-MM-DD")
     return CounterKey(raw_merchant.decode(), date, raw_metric.decode())
 
 
@@ -109,22 +107,22 @@ class KeyColumns(NamedTuple):
         return list(compress(self.merchant_ids, chosen)), list(compress(self.metric_types, chosen))
 
 
-def parse_page(raws: Sequence[bytes], prefix: str) -> KeyColumns | None:
+def parse_page(raw_values: Sequence[bytes], prefix: str) -> KeyColumns | None:
     """Take a page of keys apart. None if any key needs a look of its own.
 
     The same as `parse_key` for each, in a fraction of the time: nearly all is done for the whole page by loops in C.
     """
     # No part of a key this short can be too long.
-    if max(map(len, raws), default=0) > MAX_METRIC_TYPE_BYTES:
+    if max(map(len, raw_values), default=0) > MAX_METRIC_TYPE_BYTES:
         return None
     try:
         # Between two keys stands what no key can hold.
-        text = b":\0:".join(raws).decode()
+        text = b":\0:".join(raw_values).decode()
     except UnicodeDecodeError:
         return None
-    if text.count("\0") >= max(1, len(raws)):
+    if text.count("\0") >= max(1, len(raw_values)):
         return None
-    columns = _columns(text, len(raws), prefix) or _columns_with_colons(text, len(raws), prefix)
+    columns = _columns(text, len(raw_values), prefix) or _columns_with_colons(text, len(raw_values), prefix)
     if columns is None or not all(map(all, columns)):
         return None
     merchant_ids, days, metric_types = columns

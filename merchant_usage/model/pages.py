@@ -37,7 +37,7 @@ class Page(NamedTuple):
     groups: list[Group]
     raw_keys: list[bytes]
 
-    def row_starts(self) -> list[bytes]:
+    def row_prefixes(self) -> list[bytes]:
         """For each key what its row in COPY's text format begins with: all but the value."""
         starts: list[bytes] = []
         day = iso(self.date)

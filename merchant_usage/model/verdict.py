@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from merchant_usage.model.keys import CounterKey
-from merchant_usage.model.report import DateReport
+from merchant_usage.model.report import DateReport, DateVerdict
 
 
 class Verdict(StrEnum):
@@ -27,7 +28,13 @@ class Verdict(StrEnum):
 
 
 def judge(
-    *, stored: int | None, carried: int, read: int | None, now: int | None, settled: bool, kept: int | None = None
+    *,
+    stored: int | None,
+    carried: int,
+    read: int | None,
+    now: int | None,
+    settled: bool,
+    accepted_from: int | None = None,
 ) -> Verdict:
     """The verdict on one key. Pure, so that it can be tested to death.
 
@@ -39,7 +46,7 @@ def judge(
         now: the counter in Redis, read last; None if the key is gone. Gone and never stored is `missing` too:
             that usage is lost.
         settled: the date is over and settled: equality, not just the right order, is required.
-        kept: where the counter stood when a person decided that the stored value is right, though it is higher.
+        accepted_from: where the counter stood when a person decided that the stored value is right.
     """
     if stored is None:
         return Verdict.MISSING if settled or now is None or read is not None else Verdict.GROWING
@@ -49,7 +56,7 @@ def judge(
         return Verdict.EXPIRED
     counted = stored - carried
     if counted > now:
-        return Verdict.MATCH if kept is not None and now >= kept else Verdict.REGRESSED
+        return Verdict.MATCH if accepted_from is not None and now >= accepted_from else Verdict.REGRESSED
     if counted == now:
         return Verdict.MATCH
     return Verdict.BEHIND if settled else Verdict.GROWING
@@ -73,13 +80,13 @@ class Difference:
 
     def __str__(self) -> str:
         """A line with merchant, metric, date and both numbers."""
-        redis = "nothing" if self.now is None else self.now
-        postgres = "no row" if self.stored is None else self.stored
-        read = "" if self.read is None else f", this run read {self.read}"
+        redis = "nothing" if self.now is None else f"{self.now:,}"
+        postgres = "no row" if self.stored is None else f"{self.stored:,}"
+        read = "" if self.read is None else f", this run read {self.read:,}"
         return f"{self.key}: Redis has {redis}, PostgreSQL has {postgres}{read} ({self.verdict})"
 
 
-def would_do(report: DateReport) -> dict[str, int]:
+def preview_counts(report: DateReport) -> dict[str, int]:
     """What a run would do to the keys of a date that was compared as if settled, in the order in which it is told."""
     columns = {
         "would_store": [verdict for verdict in Verdict if verdict.fails],
@@ -88,6 +95,63 @@ def would_do(report: DateReport) -> dict[str, int]:
         "expired": [Verdict.EXPIRED],
     }
     return {name: sum(report.keys.get(verdict, 0) for verdict in verdicts) for name, verdicts in columns.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DateFindings:
+    """What is known of a date when its keys have been judged.
+
+    Attributes:
+        settled: the date was over and settled when the run began.
+        verdicts: how many keys have which verdict.
+        in_redis: keys that hold a counter in Redis.
+        in_postgres: rows.
+        is_undecided: a counter of it waits for a decision, or holds no number any more.
+        was_complete: an earlier run read the end of the date and stored it, or a person decided that this stands.
+        was_verified_by_run: this very run verified it once already.
+        may_have_expired: keys of it may be gone that nobody read to their end.
+        was_watched: runs were at work before the date was over, so that its end should have been read.
+    """
+
+    settled: bool
+    verdicts: Mapping[Verdict, int]
+    in_redis: int
+    in_postgres: int
+    is_undecided: bool = False
+    was_complete: bool = False
+    was_verified_by_run: bool = False
+    may_have_expired: bool = False
+    was_watched: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody read the end of the date while its keys lived, as far as can be known."""
+        return self.settled and not self.was_complete and self.may_have_expired
+
+    def is_complete(self, verdict: DateVerdict) -> bool:
+        """Whether what the run found and stored is all that there will ever be of the date."""
+        fails = any(number for key_verdict, number in self.verdicts.items() if key_verdict.fails)
+        if not self.settled or self.is_lost or fails:
+            return False
+        return verdict is not DateVerdict.INCOMPLETE
+
+
+def judge_date(found: DateFindings) -> DateVerdict:
+    """The verdict on a date. Pure.
+
+    A regression is a mismatch too, so its date is neither sealed nor cleaned up; it does not fail the run, because its
+    dead letter already asks a person to decide and the other merchants should not wait for that.
+    """
+    refuted = any(number for verdict, number in found.verdicts.items() if verdict.fails or verdict is Verdict.REGRESSED)
+    if refuted or found.is_undecided:
+        return DateVerdict.MISMATCH
+    if found.in_redis:
+        return DateVerdict.INCOMPLETE if found.is_lost else DateVerdict.VERIFIED
+    if found.is_lost and found.was_watched:
+        return DateVerdict.INCOMPLETE
+    if found.in_postgres:
+        return DateVerdict.VERIFIED if found.was_verified_by_run else DateVerdict.SOURCE_EXPIRED
+    return DateVerdict.EMPTY
 
 
 @dataclass(slots=True)
@@ -100,3 +164,8 @@ class Proof:
     regressed_count: int = 0
     merchants: list[tuple[Any, ...]] = field(default_factory=list)
     regressed: list[Difference] = field(default_factory=list)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether Redis has nothing of any of the dates, so that nothing was proven."""
+        return all(report.verdict in {DateVerdict.EMPTY, DateVerdict.SOURCE_EXPIRED} for report in self.reports)

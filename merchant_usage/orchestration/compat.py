@@ -1,4 +1,4 @@
-"""All that differs between Airflow 3.3 and 2.11. Whatever is the same on both comes from `common.compat.sdk`.
+"""What differs between versions of Airflow, asked for by what they can do. All else comes from `common.compat.sdk`.
 
 Read when the DAG is parsed: nothing here imports a driver or a hook before it is needed.
 """
@@ -6,26 +6,50 @@ Read when the DAG is parsed: nothing here imports a driver or a hook before it i
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from inspect import signature
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 from urllib.parse import quote
 
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
 from merchant_usage.log import Level, Say, find_by
+from merchant_usage.model.run import SCHEDULED
+from merchant_usage.orchestration.sdk import BaseOperator
 from merchant_usage.settings import Settings
 
 if TYPE_CHECKING:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
     from sqlalchemy.orm import Session
 
-#: Doubles the wait with each retry: a factor on 3.3 (where True would be a factor of one), a switch on 2.11.
-RETRY_BACKOFF: Final[float] = 2.0 if AIRFLOW_V_3_0_PLUS else True
+#: Whether tasks live in processes of a kind of their own that reach Airflow's database by an API alone (3.0+).
+HAS_TASK_SDK: Final = find_spec("airflow.sdk") is not None
 
+
+def _has(module: str) -> bool:
+    """Whether the task SDK has a module."""
+    return HAS_TASK_SDK and find_spec(f"airflow.sdk.{module}") is not None
+
+
+#: Whether a run that is late calls back (3.1+); else there are SLAs.
+HAS_DEADLINES: Final = _has("definitions.deadline")
+#: Whether a task's process sends its last metrics by itself (3.2+).
+FLUSHES_METRICS: Final = _has("observability")
 #: Whether OpenTelemetry is sent every tag: 2.11 keeps the first gauge of a name, and forgets those with other tags.
-OTEL_KEEPS_TAGS: Final = AIRFLOW_V_3_0_PLUS
+OTEL_KEEPS_TAGS: Final = HAS_TASK_SDK
+
+
+def _backs_off_by_a_factor() -> bool:
+    """Whether the wait between retries grows by a number (3.2+), for which True would be one; else by a switch."""
+    named = signature(BaseOperator.__init__).parameters["retry_exponential_backoff"]
+    return not isinstance(named.default, bool)
+
+
+#: Doubles the wait with each retry.
+RETRY_BACKOFF: Final[float] = 2.0 if _backs_off_by_a_factor() else True
 
 # A collector nearby answers in milliseconds; one that does not must not keep a task.
 METRICS_FLUSH_SECONDS: Final = 2
@@ -38,35 +62,37 @@ class TaskLateness(TypedDict, total=False):
 
 
 def dag_lateness(settings: Settings, on_sla_miss: Callable[..., None]) -> dict[str, Any]:
-    """Arguments of the DAG that get a late run told: a deadline on 3.3, the callback of missed SLAs on 2.11.
+    """Arguments of the DAG that get a late run told: a deadline where there are any, else the callback of missed SLAs.
 
     The deadline counts from when the run was queued. Its callback is named, not handed over: the triggerer imports it.
-    The interval is a bare number, which every part of Airflow takes for seconds; with the timedelta of its signature
-    3.3.2 refuses to clear a run before the deadline is over (apache/airflow issue 70368).
+    Where intervals may be more than a timedelta (3.3+), a bare number is taken for seconds by every part of Airflow;
+    with a timedelta 3.3.2 refuses to clear a run before the deadline is over (apache/airflow issue 70368).
     """
-    if not AIRFLOW_V_3_0_PLUS:
+    if not HAS_DEADLINES:
         return {"sla_miss_callback": on_sla_miss}
+    # With a deadline that command crashes at its end in 3.3.2, where nobody is there to call back anyway.
+    if sys.argv[1:3] == ["dags", "test"]:
+        return {}
 
-    from airflow.sdk.definitions.callback import AsyncCallback
-    from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
-
-    seconds: Any = settings.deadline_seconds
-    alert = DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=seconds,
-        callback=AsyncCallback("merchant_usage.orchestration.lateness.notify_late"),
+    deadlines: Any = import_module("airflow.sdk.definitions.deadline")
+    seconds = settings.deadline_seconds
+    takes_numbers = hasattr(deadlines, "VariableInterval")
+    alert = deadlines.DeadlineAlert(
+        reference=deadlines.DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=seconds if takes_numbers else dt.timedelta(seconds=seconds),
+        callback=deadlines.AsyncCallback("merchant_usage.orchestration.lateness.notify_late"),
     )
     return {"deadline": [alert]}
 
 
 def task_lateness(settings: Settings) -> TaskLateness:
-    """Arguments of each task that is not mapped: its SLA on 2.11, which counts from the end of the run's interval."""
-    return {} if AIRFLOW_V_3_0_PLUS else {"sla": dt.timedelta(seconds=settings.deadline_seconds)}
+    """Arguments of each task that is not mapped: without deadlines an SLA, from the end of the run's interval on."""
+    return {} if HAS_DEADLINES else {"sla": dt.timedelta(seconds=settings.deadline_seconds)}
 
 
 def asked_at(dag_run: Any) -> dt.datetime | None:
     """When a run by hand was asked for, however often it has been cleared since; None if that is not known."""
-    return getattr(dag_run, "run_after" if AIRFLOW_V_3_0_PLUS else "logical_date", None)
+    return getattr(dag_run, "run_after" if HAS_TASK_SDK else "logical_date", None)
 
 
 def run_url(dag_id: str, run_id: str) -> str:
@@ -74,7 +100,7 @@ def run_url(dag_id: str, run_id: str) -> str:
     from airflow.providers.common.compat.sdk import conf
 
     name = quote(run_id, safe="")
-    if AIRFLOW_V_3_0_PLUS:
+    if HAS_TASK_SDK:
         return f"{conf.get('api', 'base_url', fallback='http://localhost:8080').rstrip('/')}/dags/{dag_id}/runs/{name}"
     return f"{conf.get('webserver', 'base_url').rstrip('/')}/dags/{dag_id}/grid?dag_run_id={name}"
 
@@ -86,9 +112,33 @@ def runs_ended_at(dag_id: str, moment: dt.datetime) -> list[Any]:
 
     with create_session() as session:
         found = session.query(DagRun).filter(
-            DagRun.dag_id == dag_id, DagRun.run_type == "scheduled", DagRun.data_interval_end == moment
+            DagRun.dag_id == dag_id, DagRun.run_type == SCHEDULED, DagRun.data_interval_end == moment
         )
         return list(found)
+
+
+def plain(value: Any) -> str:
+    """The text of one of Airflow's enumerations, or of what is text already."""
+    return str(getattr(value, "value", value) or "")
+
+
+def states_of_run(dag_id: str, run_id: str) -> tuple[str, set[str]]:
+    """The states of a run and of its tasks, for what is called when it is late.
+
+    Raises:
+        Exception: whatever Airflow raises where it cannot be asked.
+    """
+    if HAS_TASK_SDK:
+        ti = import_module("airflow.sdk.execution_time.task_runner").RuntimeTaskInstance
+        tasks = ti.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
+        return plain(ti.get_dagrun_state(dag_id, run_id)), {*map(plain, tasks.values())}
+
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        dag_run = session.query(DagRun).filter(DagRun.dag_id == dag_id, DagRun.run_id == run_id).one()
+        return plain(dag_run.state), {plain(ti.state) for ti in dag_run.get_task_instances(session=session)}
 
 
 def postgres_hook(conn_id: str) -> PostgresHook:
@@ -96,9 +146,9 @@ def postgres_hook(conn_id: str) -> PostgresHook:
 
     With SQLAlchemy 1.4, which 2.11 is tied to, the provider takes psycopg2, which knows no COPY by rows.
     """
-    from airflow.providers.postgres.hooks.postgres import PostgresHook
+    from airflow.providers.postgres.hooks.postgres import USE_PSYCOPG3, PostgresHook
 
-    if AIRFLOW_V_3_0_PLUS:
+    if USE_PSYCOPG3:
         return PostgresHook(postgres_conn_id=conn_id)
 
     import psycopg
@@ -111,8 +161,8 @@ def postgres_hook(conn_id: str) -> PostgresHook:
 
 
 def flush_metrics() -> None:
-    """Let OpenTelemetry's metrics leave a task's process: 3.3 sees to that by itself, 2.11 just ends it."""
-    if AIRFLOW_V_3_0_PLUS:
+    """Let OpenTelemetry's metrics leave a task's process, where Airflow just ends it."""
+    if FLUSHES_METRICS:
         return
     from opentelemetry.metrics import get_meter_provider
 
@@ -124,8 +174,8 @@ def flush_metrics() -> None:
 
 
 def set_up_logging() -> None:
-    """Let lines reach the log of the task with their fields: 3.3 takes them by structlog, 2.11 knows `logging` only."""
-    if AIRFLOW_V_3_0_PLUS:
+    """Let lines reach the log of the task with their fields: 3.x takes them by structlog, 2.11 knows `logging` only."""
+    if HAS_TASK_SDK:
         import structlog
 
         def by_structlog(name: str, level: Level) -> Say:
@@ -135,18 +185,30 @@ def set_up_logging() -> None:
         find_by(by_structlog)
 
 
+def push_for_scheduler(ti: Any, key: str, text: str) -> None:
+    """Leave a text where the scheduler finds it: in Airflow's own database, whatever backend keeps all other XComs.
+
+    A backend of the site's own leaves there an address of a file or a bucket, which the scheduler must not wait for.
+    """
+    module = import_module("airflow.sdk.bases.xcom" if HAS_TASK_SDK else "airflow.models.xcom")
+    module.BaseXCom.set(
+        key=key, value=text, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+    )
+
+
 def pushed(session: Session, dag_run: Any, task_id: str, key: str) -> Any:
-    """What a task of this run pushed; None if nothing. For the scheduler only: tasks have `xcom_pull`."""
+    """What stands in Airflow's own database of what a task pushed, or its first instance that did; None if nothing."""
     from airflow.models import xcom
     from sqlalchemy import select
 
-    model = xcom.XComModel if AIRFLOW_V_3_0_PLUS else xcom.XCom
+    model: Any = xcom.XComModel if HAS_TASK_SDK else xcom.BaseXCom
     of_this_run = {"dag_id": dag_run.dag_id, "run_id": dag_run.run_id, "task_id": task_id, "key": key}
-    found = session.scalars(select(model).filter_by(**of_this_run)).first()
+    found = session.scalars(select(model).filter_by(**of_this_run).order_by(model.map_index)).first()
     return found.value if found else None
 
 
-def mend_backfill() -> None:
+@cache
+def patch_backfill() -> None:
     """Keep `airflow dags backfill` of 2.11 from losing its way among mapped tasks. On 3.3 the scheduler backfills.
 
     That command makes mapped tasks when the executor reports the end of the task before them. When it sees that end in
@@ -157,7 +219,7 @@ def mend_backfill() -> None:
     The processes that it forks for its tasks begin by closing the connections to Airflow's database that they have
     inherited, and thereby end the one that the command is just working with.
     """
-    if AIRFLOW_V_3_0_PLUS:
+    if HAS_TASK_SDK:
         return
 
     from airflow.models import TaskInstance
@@ -209,7 +271,8 @@ def mend_backfill() -> None:
     worker.run = run_apart
 
 
-def mend_callbacks(dag_id: str, task_id: str) -> None:
+@cache
+def patch_callbacks(dag_id: str, task_id: str) -> None:
     """Keep 2.11 from losing the callback of a run that failed. 3.3 calls it in any case.
 
     Its context is that of the task instance which the database happens to name last. A mapped task that was never
@@ -218,7 +281,7 @@ def mend_callbacks(dag_id: str, task_id: str) -> None:
     Args:
         task_id: a task of the DAG that is not mapped, to be named last.
     """
-    if AIRFLOW_V_3_0_PLUS:
+    if HAS_TASK_SDK:
         return
 
     from airflow.models.dagrun import DagRun

@@ -1,6 +1,5 @@
-"""What monitoring is told of runs, through Airflow's own metrics: StatsD, DogStatsD, OpenTelemetry.
+"""What monitoring is told of runs, through Airflow's own metrics (docs/reference/metrics.md).
 
-The names are in docs/reference/metrics.md.
 Nothing here raises, and nothing is done while Airflow's metrics are off. A name or a tag's value never comes from data.
 """
 
@@ -37,7 +36,7 @@ set_up_logging()
 log = Log(__name__)
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """How a metric's values add up: they are summed, the last one holds, or they are durations."""
 
     COUNTER = "counter"
@@ -50,24 +49,36 @@ class Metric:
     """A metric, and its one tag with all the values that this may have."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     tag: str | None = None
     values: tuple[str, ...] = ()
 
 
-KEYS_SCANNED: Final = Metric("usage.keys_scanned", Kind.COUNTER)
-RECORDS: Final = Metric("usage.records", Kind.COUNTER, "change", ("inserted", "updated", "unchanged"))
+KEYS_SCANNED: Final = Metric("usage.keys_scanned", MetricKind.COUNTER)
+RECORDS: Final = Metric("usage.records", MetricKind.COUNTER, "change", ("inserted", "updated", "unchanged"))
 MISMATCHES: Final = Metric(
-    "usage.mismatches", Kind.COUNTER, "verdict", (Verdict.MISSING, Verdict.BEHIND, Verdict.REGRESSED)
+    "usage.mismatches", MetricKind.COUNTER, "verdict", (Verdict.MISSING, Verdict.BEHIND, Verdict.REGRESSED)
 )
-DEAD_LETTERS: Final = Metric("usage.dead_letters", Kind.GAUGE, "reason", tuple(Reason))
-PHASE: Final = Metric("usage.phase_duration", Kind.TIMER, "phase", ("scan", "upsert", "verify", "delete"))
-OPERATIONS: Final = Metric("usage.operations", Kind.COUNTER, "server", ("redis", "postgres"))
-LAG: Final = Metric("usage.lag", Kind.GAUGE)
-PROVEN_UNTIL: Final = Metric("usage.proven_until", Kind.GAUGE)
+DEAD_LETTERS: Final = Metric("usage.dead_letters", MetricKind.GAUGE, "reason", tuple(Reason))
+PHASE: Final = Metric("usage.phase_duration", MetricKind.TIMER, "phase", ("scan", "upsert", "verify", "delete"))
+OPERATIONS: Final = Metric("usage.operations", MetricKind.COUNTER, "server", ("redis", "postgres"))
+LAG: Final = Metric("usage.lag", MetricKind.GAUGE)
+PROVEN_UNTIL: Final = Metric("usage.proven_until", MetricKind.GAUGE)
+#: The same, but that a person has still to decide what counts: it stands still only when no run does its work.
+PROVEN_OR_UNDECIDED_UNTIL: Final = Metric("usage.proven_or_undecided_until", MetricKind.GAUGE)
 
 #: All there are.
-METRICS: Final = (KEYS_SCANNED, RECORDS, MISMATCHES, DEAD_LETTERS, PHASE, OPERATIONS, LAG, PROVEN_UNTIL)
+METRICS: Final = (
+    KEYS_SCANNED,
+    RECORDS,
+    MISMATCHES,
+    DEAD_LETTERS,
+    PHASE,
+    OPERATIONS,
+    LAG,
+    PROVEN_UNTIL,
+    PROVEN_OR_UNDECIDED_UNTIL,
+)
 
 
 class Backend(StrEnum):
@@ -142,9 +153,10 @@ def lag(conn: Connection, settings: Settings) -> None:
         if backend() is Backend.OFF:
             return
         now = clock.now()
-        until = proven_until(conn, now, settings)
-        _send(LAG, int((now - until).total_seconds()))
-        _send(PROVEN_UNTIL, int(until.timestamp()))
+        proven = proven_until(conn, now, settings)
+        _send(LAG, int((now - proven.until).total_seconds()))
+        _send(PROVEN_UNTIL, int(proven.until.timestamp()))
+        _send(PROVEN_OR_UNDECIDED_UNTIL, int(proven.or_undecided_until.timestamp()))
 
 
 @contextmanager
@@ -200,9 +212,9 @@ def _send(metric: Metric, value: float, tag: str | None = None) -> None:
         else:
             # Dropped, the tag would leave one gauge for all: the last reason told would pass for the only one.
             name = f"{name}.{tag}"
-    if metric.kind is Kind.COUNTER:
+    if metric.kind is MetricKind.COUNTER:
         Stats.incr(name, int(value), tags=tags)
-    elif metric.kind is Kind.GAUGE:
+    elif metric.kind is MetricKind.GAUGE:
         Stats.gauge(name, value, tags=tags)
     else:
         Stats.timing(name, dt.timedelta(seconds=value), tags=tags)

@@ -9,6 +9,7 @@ from psycopg import Connection
 from redis.cluster import RedisCluster
 
 from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.server import servers_of
 
 
 def count_requests(client: RedisClient, count: Callable[[], object]) -> None:
@@ -19,7 +20,7 @@ def count_requests(client: RedisClient, count: Callable[[], object]) -> None:
     servers = (
         [client.get_redis_connection(node) for node in client.get_nodes()]
         if isinstance(client, RedisCluster)
-        else [client]
+        else servers_of(client)
     )
     for server in servers:
         pool: Any = server.connection_pool

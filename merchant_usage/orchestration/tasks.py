@@ -1,4 +1,4 @@
-"""The body of each task: open the connections, call one function of `merchant_usage`, return a small value."""
+"""The body of each task: open the connections, call one function of the engine, return a small value."""
 
 from __future__ import annotations
 
@@ -8,136 +8,83 @@ from dataclasses import replace
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Context
+from psycopg import Connection
 
 from merchant_usage import clock, pipeline
-from merchant_usage.errors import RunIncomplete, SettingsError
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
-from merchant_usage.model.dates import dates_of_interval, dates_of_range, is_settled, local_date, oldest_kept
-from merchant_usage.model.keys import CounterKey, shown, why_no_merchant_id
+from merchant_usage.model.dates import format_dates, local_date, oldest_kept
+from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.report import DateVerdict
 from merchant_usage.model.run import Plan, Run
 from merchant_usage.model.verdict import Proof
-from merchant_usage.orchestration import metrics
-from merchant_usage.orchestration.alerts.failure_notes import failure_noted
-from merchant_usage.orchestration.compat import asked_at, set_up_logging
+from merchant_usage.orchestration import handover, metrics
+from merchant_usage.orchestration.alerts.failure_notes import failure_noted, without_frames
+from merchant_usage.orchestration.compat import set_up_logging
 from merchant_usage.orchestration.connections import airflow_errors, usage_postgres, usage_redis
-from merchant_usage.orchestration.run_notes import NOTE_KEY, describe_dates, told_verdict
+from merchant_usage.orchestration.handover import NothingToDo
+from merchant_usage.orchestration.names import SCAN_TASK_ID
+from merchant_usage.orchestration.requests import requested_run
+from merchant_usage.orchestration.run_notes import describe_dates, format_verdict, push_note
 from merchant_usage.settings import Settings
-from merchant_usage.sink import ledger, schema
-from merchant_usage.steps import preview
-from merchant_usage.steps import scan as scan_step
-from merchant_usage.steps.cleanup import Cleaned, TimeToLive, delete_stale, inspect_ttl
-from merchant_usage.steps.store import BatchResult
+from merchant_usage.sink import schema
+from merchant_usage.source.counters import RedisClient
+from merchant_usage.steps.cleanup import CleanUp, OldDates, clean_up, log_clean_up
+from merchant_usage.steps.clocks import require_right_clock
+from merchant_usage.steps.due import due_dates
+from merchant_usage.steps.preview import preview
+from merchant_usage.steps.scan import scan
+from merchant_usage.steps.store import store_batch
 from merchant_usage.tables import describe, describe_preview
 
 set_up_logging()
 log = Log(__name__)
 
-SCHEDULED: Final = "scheduled"
-BACKFILL: Final = "backfill"
-ONE_DAY: Final = dt.timedelta(days=1)
-#: Where scan_usage leaves its plan for the tasks after it.
-SCAN_TASK_ID: Final = "scan_usage"
-PLAN_KEY: Final = "plan"
-#: Names a batch, and the scan that dealt it, to the result of storing it.
-BATCH_ID: Final = "id"
-#: Where in XCom scan_usage leaves what a batch names. Airflow hands each mapped task the whole list that it is mapped
-#: over, so the list has only what tells the batches apart.
-BATCH_KEY: Final = "key"
-PARAM_NAMES: Final = ("from_date", "to_date", "merchant_ids", "dry_run")
+#: Where a dry run's answer is.
+ANSWER: Final = f"The log of {SCAN_TASK_ID} has them."
 
 
-def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run:
-    """What this DAG run is asked to do: its Params if they name dates, else its data interval, else the day before it.
-
-    Raises:
-        SettingsError: a Param that cannot be used.
-    """
-    dag_run: Any = context["dag_run"]
-    params: Any = context["params"]
-    if unknown := sorted(set(params) - set(PARAM_NAMES)):
-        # Passing over a misspelt merchant_ids or dry_run would do more than was asked for.
-        raise SettingsError(f"There is no Param {', '.join(map(repr, unknown))}; a run takes {', '.join(PARAM_NAMES)}.")
-    run_type = str(getattr(dag_run.run_type, "value", dag_run.run_type))
-    from_date, to_date = params.get("from_date") or None, params.get("to_date") or None
-    start = context.get("data_interval_start")
-    by_interval = run_type in {SCHEDULED, BACKFILL} and start is not None and not (from_date or to_date)
-    if by_interval and start is not None:
-        dates = dates_of_interval(start, now, settings)
-    else:
-        dates = dates_of_range(from_date, to_date, now, settings, asked_at=asked_at(dag_run))
-    return Run(dag_run.run_id, run_type, tuple(dates), now, _merchants(params.get("merchant_ids")))
-
-
-def _merchants(given: Any) -> tuple[str, ...] | None:
-    if given is None or given == []:
-        return None
-    takes = 'it takes a list of merchant ids, e.g. ["acme"], or [] for all'
-    if not isinstance(given, list | tuple) or not all(isinstance(merchant, str) for merchant in given):
-        raise SettingsError(f"merchant_ids={given!r} cannot be used; {takes}.")
-    # A blank line in the trigger form is an empty id here.
-    merchants = sorted({merchant for merchant in given if merchant})
-    if not merchants:
-        raise SettingsError(f"merchant_ids={given!r} names no merchant; {takes}.")
-    for merchant in merchants:
-        if problem := why_no_merchant_id(merchant):
-            raise SettingsError(f"merchant_ids: {shown(merchant)} {problem}; {takes}.")
-    return tuple(merchants)
-
-
+@without_frames
 @metrics.delivered()
-def scan(context: Context, settings: Settings) -> list[dict[str, Any]]:
+def scan_usage(context: Context, settings: Settings) -> list[dict[str, Any]]:
     """Find the keys of this run's dates; returns a line a batch to store, leaves the plan and each batch in XCom."""
     with failure_noted(context), airflow_errors():
         run = requested_run(context, settings, clock.now())
-        plan: dict[str, Any]
-        batches: list[Batch]
         with usage_redis() as client, usage_postgres() as conn:
+            require_right_clock(client, conn)
             schema.check(conn)
             metrics.lag(conn, settings)
-            if run.run_type == SCHEDULED and set(run.dates) <= ledger.sealed_dates(conn, run.run_id, run.dates):
-                told = ", ".join(map(str, run.dates))
-                plan, batches = {"nothing_to_do": f"{told}: verified by an earlier run, over and settled"}, []
-                log.info(f"Nothing to do for {told}: sealed", dates=told)
-            elif context["params"].get("dry_run"):
-                proof = preview.preview(client, conn, run, settings)
-                log.info(describe_preview(proof))
-                told = f"this was a dry run; {proof.failing_count:,} counter(s) would be stored"
-                if proof.regressed_count:
-                    told += f", {proof.regressed_count:,} went backwards"
-                plan, batches = {"nothing_to_do": told}, []
-            else:
-                with metrics.phase("scan"):
-                    scanned, batches = scan_step.scan(client, conn, run, settings)
-                metrics.scanned(batches)
-                plan = scanned.to_xcom()
-    context["ti"].xcom_push(key=PLAN_KEY, value=plan)
-    return [_leave(batch, n, context, f"{run.now.isoformat()} {n}") for n, batch in enumerate(batches)]
+            plan, batches = _begin(client, conn, run, settings, dry_run=bool(context["params"].get("dry_run")))
+    handover.push_plan(context, plan)
+    return handover.push_batches(context, batches, run.now)
 
 
-def _leave(batch: Batch, number: int, context: Context, batch_id: str) -> dict[str, Any]:
-    """Leave a batch in XCom for the task that stores it; returns what the others need to know of it."""
-    key = f"batch_{number}"
-    context["ti"].xcom_push(key=key, value=batch.to_xcom())
-    dates = [date.isoformat() for date in batch.dates]
-    return {"name": batch.name, "dates": dates, "counters": batch.key_count, BATCH_ID: batch_id, BATCH_KEY: key}
+def _begin(
+    client: RedisClient, conn: Connection, run: Run, settings: Settings, *, dry_run: bool
+) -> tuple[Plan | NothingToDo, list[Batch]]:
+    """Scan, if there is anything to do."""
+    dates = due_dates(conn, run, settings)
+    if not dates:
+        done = format_dates(run.dates)
+        log.info(f"Nothing to do for {done}: sealed, or verified past this interval", dates=done)
+        return NothingToDo(f"{done}: verified by an earlier run"), []
+    run = replace(run, dates=dates)
+    if dry_run:
+        proof = preview(client, conn, run, settings)
+        log.info(describe_preview(proof))
+        lower = f", {proof.regressed_count:,} went backwards" if proof.regressed_count else ""
+        return NothingToDo(
+            f"this was a dry run; {proof.failing_count:,} counter(s) would be stored{lower}. {ANSWER}"
+        ), []
+    with metrics.phase("scan"):
+        plan, batches = scan(client, conn, run, settings)
+    metrics.scanned(batches)
+    return plan, batches
 
 
-def _take(batch: dict[str, Any], context: Context) -> Batch:
-    """The batch that scan_usage left.
-
-    Raises:
-        RunIncomplete: it is not there any more.
-    """
-    left = context["ti"].xcom_pull(task_ids=SCAN_TASK_ID, key=batch[BATCH_KEY])
-    if left is None:
-        raise RunIncomplete("What scan_usage found is no longer in XCom: clear scan_usage with its downstream tasks.")
-    return Batch.from_xcom(left)
-
-
+@without_frames
 @metrics.delivered()
-def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[str, Any]:
+def upsert_merchant_usage(batch: dict[str, Any], context: Context, settings: Settings) -> dict[str, Any]:
     """Store one batch; returns what it did, in numbers."""
     with (
         failure_noted(context),
@@ -146,111 +93,109 @@ def store(batch: dict[str, Any], context: Context, settings: Settings) -> dict[s
         usage_redis() as client,
         usage_postgres() as conn,
     ):
-        result = pipeline.store(client, conn, _take(batch, context), context["dag_run"].run_id or "", settings)
+        named = handover.pull_batch(context, batch)
+        result = store_batch(client, conn, named, context["dag_run"].run_id or "", settings)
+        if not result.is_whole:
+            handover.push_partial_result(context, batch, result)
+        pipeline.raise_failures(result)
     metrics.stored(result)
-    return {**result.to_xcom(), BATCH_ID: batch[BATCH_ID]}
+    return handover.result_to_json(batch, result)
 
 
-def results_of(batches: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -> list[BatchResult]:
-    """The results of these batches, one each at most.
-
-    A run that is cleared may be dealt into fewer batches than before. Airflow then keeps the results of mapped tasks
-    that are no more, and they would stand in for those of batches that were not stored.
-    """
-    wanted = {batch[BATCH_ID] for batch in batches}
-    found = {result[BATCH_ID]: result for result in results if result[BATCH_ID] in wanted}
-    return [BatchResult.from_xcom(result) for result in found.values()]
-
-
-def made_exact(plan: Plan, now: dt.datetime, settings: Settings) -> Plan:
-    """The plan of a verification that is cleared days later: a date that was live then has long been over.
-
-    A day late, so that a run over the moment at which a date settles is not held to what it could not read yet.
-    """
-    scopes = (
-        replace(scope, settled=scope.settled or is_settled(scope.date, now - ONE_DAY, settings))
-        for scope in plan.scopes
-    )
-    return replace(plan, scopes=tuple(scopes))
-
-
+@without_frames
 @metrics.delivered()
-def verify(
+def verify_usage(
     batches: Sequence[dict[str, Any]] | None,
     results: Sequence[dict[str, Any]] | None,
     context: Context,
     settings: Settings,
     asset: Asset,
 ) -> list[dict[str, Any]]:
-    """Prove the run; returns a report for each date, which is also the asset event's metadata.
+    """Prove the run; returns a report for each date. Those of proven dates are the asset event's metadata, too.
 
     Raises:
         AirflowSkipException: there was nothing to do or nothing in Redis: nothing was proven, no asset event is due.
         AirflowFailException: the run is refuted, or cannot be proven because a part of it failed.
     """
-    # Slack's client takes its time to import, and the other tasks do without it.
-    from merchant_usage.orchestration.alerts.verified import tell_proof
-
     with failure_noted(context), airflow_errors():
-        # Pulled here: as an argument of the task a missing plan would be an error of Airflow's, retried for minutes.
-        plan: dict[str, Any] | None = context["ti"].xcom_pull(task_ids=SCAN_TASK_ID, key=PLAN_KEY)
-        if plan is None:
-            raise RunIncomplete("scan_usage did not finish, so there is nothing to verify: see its log.")
-        if "nothing_to_do" in plan:
-            context["ti"].xcom_push(key=NOTE_KEY, value=f"Nothing to verify: {plan['nothing_to_do']}.")
-            raise AirflowSkipException(f"Nothing to verify: {plan['nothing_to_do']}.")
+        left = handover.pull_plan(context)
+        if isinstance(left, NothingToDo):
+            said = f"Nothing to verify: {left.why.removesuffix('.')}."
+            push_note(context["ti"], said)
+            raise AirflowSkipException(said)
+        plan = left.resettled(clock.now(), settings)
         # One request for all; iterating asks for one at a time, and logs an error at the end.
-        stored = results_of(batches or (), (results or ())[:])
-        now = clock.now()
-        prepared = made_exact(Plan.from_xcom(plan), now, settings)
-        oldest = oldest_kept(local_date(now, settings), settings)
+        whole = (results or ())[:]
+        stored = handover.results_of(batches or (), [*handover.pull_partial_results(context), *whole])
         with metrics.phase("verify"), usage_redis() as client, usage_postgres() as conn:
-
-            def tell(proof: Proof) -> None:
-                log.info(describe(proof))
-                context["ti"].xcom_push(key=NOTE_KEY, value=describe_dates(proof.reports, oldest))
-                metrics.proved(conn, proof, settings)
-                tell_proof(client, conn, proof, prepared, context, settings)
-
+            require_right_clock(client, conn)
             proof = pipeline.prove(
                 client,
                 conn,
-                prepared,
-                [_take(batch, context) for batch in batches or ()],
+                plan,
+                [handover.pull_batch(context, batch) for batch in batches or ()],
                 stored,
                 settings,
-                on_proof=tell,
+                on_proof=lambda proof: _announce(client, conn, proof, plan, context, settings),
             )
-    reports: list[Any] = [report.as_metadata() for report in proof.reports]
-    if all(report.verdict in {DateVerdict.EMPTY, DateVerdict.SOURCE_EXPIRED} for report in proof.reports):
-        told = ", ".join(f"{report.date} is {told_verdict(report, oldest)}" for report in proof.reports)
-        raise AirflowSkipException(f"There was nothing in Redis to verify: {told}. Rows stay as they are.")
-    context["outlet_events"][asset].extra.update({"run_id": plan["run_id"], "dates": reports})
-    return reports
+    if proof.is_void:
+        oldest = _oldest_kept(settings)
+        found = ", ".join(f"{report.name}: {format_verdict(report, oldest)}" for report in proof.reports)
+        raise AirflowSkipException(f"There was nothing in Redis to verify: {found}. Rows stay as they are.")
+    _offer(context, asset, proof, plan.run_id)
+    return [report.to_json() for report in proof.reports]
 
 
+def _offer(context: Context, asset: Asset, proof: Proof, run_id: str) -> None:
+    """Let the event of the asset hold the dates that are proven for all merchants; without any, none is sent.
+
+    Whoever waits for the asset takes its event for the proof.
+    """
+    proven: list[Any] = [report.to_json() for report in proof.reports if report.is_proven_whole]
+    if proven:
+        context["outlet_events"][asset].extra.update({"run_id": run_id, "dates": proven})
+        return
+    log.info("No date is verified over all merchants: no asset event is sent")
+    # Airflow sends an event for each asset that stands here when the task ends, whatever it is told of them.
+    task: Any = context["ti"].task
+    task.outlets = [outlet for outlet in task.outlets if outlet != asset]
+
+
+def _announce(
+    client: RedisClient, conn: Connection, proof: Proof, plan: Plan, context: Context, settings: Settings
+) -> None:
+    """Let log, note, metrics and Slack have what a verification found, good or bad."""
+    # Slack's client takes its time to import, and the other tasks do without it.
+    from merchant_usage.orchestration.alerts.verified import notify_proof
+
+    log.info(describe(proof))
+    push_note(context["ti"], describe_dates(proof.reports, _oldest_kept(settings)))
+    metrics.proved(conn, proof, settings)
+    notify_proof(client, conn, proof, plan, context, settings)
+
+
+def _oldest_kept(settings: Settings) -> dt.date:
+    return oldest_kept(local_date(clock.now(), settings), settings)
+
+
+@without_frames
 @metrics.delivered()
-def delete(
+def delete_stale_keys(
     batches: Sequence[dict[str, Any]], reports: Sequence[dict[str, Any]], context: Context, settings: Settings
 ) -> dict[str, int]:
     """Delete keys past the retention whose date this run verified, if that is switched on.
 
     In any case look at the keys that should expire soon: some may have no TTL, and some may not be stored.
     """
-    today = local_date(clock.now(), settings)
-    oldest = oldest_kept(today, settings)
-    verified = {
-        dt.date.fromisoformat(report["date"]) for report in reports if report["verdict"] == DateVerdict.VERIFIED
-    }
-    last = oldest + ONE_DAY
-    stale = [date for date in verified if date < oldest]
-    old = [batch for batch in batches if dt.date.fromisoformat(min(batch["dates"])) <= last]
-    cleaned, ttl = Cleaned(), TimeToLive()
+    verified = [dt.date.fromisoformat(each["date"]) for each in reports if each["verdict"] == DateVerdict.VERIFIED]
+    dates = OldDates.of(verified, clock.now(), settings)
+    old = [batch for batch in batches if dates.are_among(handover.dates_of(batch))]
 
     def keys() -> Iterator[CounterKey]:
         """Batch by batch, so that no more than one is held: there may be a million."""
-        return (key for batch in old for key in _take(batch, context).counter_keys() if key.date <= last)
+        return (key for batch in old for key in handover.pull_batch(context, batch).counter_keys())
 
+    done = CleanUp()
     if old:
         with (
             failure_noted(context),
@@ -259,21 +204,8 @@ def delete(
             usage_redis() as client,
             usage_postgres() as conn,
         ):
-            if settings.delete_stale_keys:
-                cleaned = delete_stale(client, conn, keys(), stale, settings.key_prefix)
-            ttl = inspect_ttl(client, conn, keys(), settings.key_prefix)
-    log.info(
-        f"Deleted {cleaned.deleted} stale keys, left {cleaned.kept}"
-        if settings.delete_stale_keys
-        else "Clean-up is off (USAGE_DELETE_STALE_KEYS=false): nothing is deleted from Redis",
-        deleted=cleaned.deleted,
-        kept=cleaned.kept,
-    )
-    if ttl.without:
-        log.warning(f"{ttl.without} keys have no TTL: {', '.join(ttl.examples_without)}", without_ttl=ttl.without)
-    if ttl.expiring:
-        log.warning(
-            f"{ttl.expiring} keys expire within a day and are not stored: {', '.join(ttl.examples_expiring)}",
-            expiring=ttl.expiring,
-        )
-    return {"deleted": cleaned.deleted, "kept": cleaned.kept, "without_ttl": ttl.without, "expiring": ttl.expiring}
+            done = clean_up(client, conn, keys, dates, settings)
+    log_clean_up(done, settings)
+    if not settings.delete_stale_keys:
+        raise AirflowSkipException("Clean-up is off: nothing is deleted unless USAGE_DELETE_STALE_KEYS is true.")
+    return done.to_json()

@@ -1,1 +1,1 @@
-"""PostgreSQL: tables, the ledger, dead letters."""
+"""PostgreSQL, and nothing else: tables, the ledger, dead letters."""

@@ -1,11 +1,13 @@
-"""Finds the SQL: one query a file under `include/sql`, named for what it does."""
+"""Finds the SQL: one query a file under `include/sql`, named for what it does. A wheel carries it in the package."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-SQL_FOLDER = Path(__file__).parents[2] / "include" / "sql"
+# A wheel carries the folder inside the package; a checkout, an image and a DAG bundle have it beside the package.
+_IN_WHEEL = Path(__file__).parents[1] / "sql"
+SQL_FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[2] / "include" / "sql"
 
 
 @cache

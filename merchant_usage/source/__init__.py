@@ -1,1 +1,1 @@
-"""Redis: how counters are found and read."""
+"""Redis, and nothing else: how counters are found and read."""

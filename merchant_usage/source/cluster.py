@@ -13,18 +13,32 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from hiredis import pack_command
 from redis import exceptions
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, NoPermissionError, ResponseError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.utils import str_if_bytes
 
 from merchant_usage.errors import ClusterChanged
 from merchant_usage.model.keys import match_pattern
+from merchant_usage.source.replies import ScanPace, bound_replies
 
 Command = tuple[bytes | str | int, ...]
+
+#: What has more bytes is no counter: the largest has 19 digits.
+MAX_VALUE_BYTES: Final = 64
+# Clients whose user may not ask for the beginning of a value.
+_WITHOUT_GETRANGE: Final = WeakSet[RedisCluster]()
 
 # A slot's new owner answers within this time, or the error goes up and the task is tried again later.
 PATIENCE_SECONDS: Final = 10
@@ -49,26 +63,51 @@ def scan_pages(client: RedisCluster, prefix: str, count: int) -> Iterator[list[b
         # One connection a node, from the first question to the last: a node that was restarted is an error.
         connections = [stack.enter_context(_connected(client, node)) for node in client.get_primaries()]
         before = _layout(connections)
-        under_way = list(connections)
+        under_way = [(connection, bound_replies(connection), ScanPace(count)) for connection in connections]
         for connection in connections:
             connection.send_command(*_scan(b"0", prefix, count), check_health=False)
         while under_way:
-            for connection in list(under_way):
+            for node in list(under_way):
+                connection, replies, pace = node
                 cursor, page = _answer(connection)
+                pace.adapt(replies)
                 if cursor == b"0":
-                    under_way.remove(connection)
+                    under_way.remove(node)
                 else:  # the node walks on while its page is looked at, and all the others do
-                    connection.send_command(*_scan(cursor, prefix, count), check_health=False)
+                    connection.send_command(*_scan(cursor, prefix, pace.count), check_health=False)
                 yield page
         after = _layout(connections)
         if after != before:
             raise ClusterChanged(_difference(before, after))
 
 
-def execute_each(client: RedisCluster, keys: Sequence[bytes], commands: Sequence[Command]) -> list[Any]:
+def read_values(client: RedisCluster, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The beginning of each value, as much as tells a counter from anything else. None as of MGET, or if it is empty.
+
+    A user who may not ask for beginnings gets whole values, read in bounded memory.
+    """
+    if client not in _WITHOUT_GETRANGE:
+        try:
+            return [value or None for value in execute_each(client, keys, list(map(beginning_of, keys)))]
+        except NoPermissionError:
+            _WITHOUT_GETRANGE.add(client)
+    return execute_each(client, keys, [("GET", key) for key in keys], bounded=True)
+
+
+def beginning_of(key: bytes) -> Command:
+    """The command for as much of a value as tells a counter from anything else."""
+    return "GETRANGE", key, 0, MAX_VALUE_BYTES
+
+
+def execute_each(
+    client: RedisCluster, keys: Sequence[bytes], commands: Sequence[Command], *, bounded: bool = False
+) -> list[Any]:
     """Run one command a key on the primary that owns the key, all nodes at once; returns the answers in order.
 
     Follows slots that move, and a failover if it is over soon. As MGET does, it answers None for a key of another type.
+
+    Args:
+        bounded: answers may be too long to be held.
 
     Raises:
         redis.exceptions.RedisError: a node does not answer or refuses, or a slot's owner was not found in time.
@@ -90,7 +129,7 @@ def execute_each(client: RedisCluster, keys: Sequence[bytes], commands: Sequence
             by_owner: dict[str, list[int]] = defaultdict(list)
             for position in left:
                 by_owner[owners[key_slot(keys[position])][0].name].append(position)
-            _ask_owners(client, by_owner, commands, answers)
+            _ask_owners(client, by_owner, commands, answers, bounded)
             _ask_importers(client, left, commands, answers)
             left = [position for position in left if isinstance(answers[position], ELSEWHERE)]
             if left:
@@ -104,7 +143,11 @@ def execute_each(client: RedisCluster, keys: Sequence[bytes], commands: Sequence
 
 
 def _ask_owners(
-    client: RedisCluster, by_owner: dict[str, list[int]], commands: Sequence[Command], answers: list[Any]
+    client: RedisCluster,
+    by_owner: dict[str, list[int]],
+    commands: Sequence[Command],
+    answers: list[Any],
+    bounded: bool,
 ) -> None:
     """Send every node its commands before reading what the first one answers."""
     asked: list[tuple[Any, Any, list[int]]] = []
@@ -113,6 +156,8 @@ def _ask_owners(
             pool: Any = client.get_redis_connection(client.get_node(node_name=name)).connection_pool
             connection = pool.get_connection()
             asked.append((pool, connection, positions))
+            if bounded:
+                bound_replies(connection)
             # Packed here, because the connection's own way takes as long as all the rest together.
             packed = map(pack_command, (commands[position] for position in positions))  # type: ignore[arg-type]  # its stub takes tuples of one
             connection.send_packed_command([b"".join(packed)])
@@ -193,7 +238,7 @@ def _layout(connections: Sequence[Any]) -> _Layout:
 def _sent(connection: Any) -> int | None:
     try:
         stats = str_if_bytes(_ask(connection, "INFO", "commandstats"))
-    except NoPermissionError:
+    except ResponseError:  # INFO is forbidden, or renamed
         return None
     found = _MIGRATE_CALLS.search(stats)
     return int(found[1]) if found else 0

@@ -1,1 +1,1 @@
-"""What joins the source and the sink: store, verify, and the rest."""
+"""What joins the source and the sink: scan, store, verify, and the rest."""

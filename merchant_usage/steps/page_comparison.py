@@ -3,75 +3,57 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import compress, count
-from operator import ne
 from typing import NamedTuple
 
 from psycopg import Connection, Cursor
 
 from merchant_usage.model.pages import Page
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient, all_plain, read_pages
+from merchant_usage.source.counters import RedisClient, all_plain_integers, read_pages
 
 
 @dataclass(frozen=True, slots=True)
-class SideBySide:
+class PageComparison:
     """A page of keys, what Redis answered, and what PostgreSQL holds: as `select_page` tells it."""
 
     page: Page
     #: What MGET answered: bytes, or nil for a missing key and for another type alike.
-    raws: Sequence[bytes | None]
+    raw_values: Sequence[bytes | None]
     text: bytes
     rows: int
 
     @property
     def equal(self) -> bool:
         """Whether each key is a good counter, and its row holds just that."""
-        return self.rows == len(self.raws) and all_plain(self.raws) and self.text == self._told_by_redis()
+        return (
+            self.rows == len(self.raw_values)
+            and all_plain_integers(self.raw_values)
+            and self.text == self._expected_text()
+        )
 
     def unequal(self) -> list[int]:
         """Which of the keys, by number, have no row, or not what Redis has. A negative value equals nothing."""
-        if self.rows == len(self.raws) and None not in self.raws and b":-" not in self.text:
-            # Usually the same names, and some other counters among them.
-            ours, theirs, places = self._told_by_redis().split(b":"), self.text.split(b":"), self._places()
-            if len(ours) == len(theirs) == places[-1] + 1:  # else some value or name has a ':' in it
-                differing = list(compress(count(), map(ne, ours, theirs)))
-                chosen = [bisect_left(places, place) for place in differing]
-                if [places[i] for i in chosen] == differing:
-                    return chosen
-        pairs = zip(self._counters(), self.raws, strict=True)
+        pairs = zip(self._counters(), self.raw_values, strict=True)
         return [i for i, (counter, raw) in enumerate(pairs) if counter is None or counter != raw or raw[:1] == b"-"]
 
-    def _told_by_redis(self) -> bytes:
+    def _expected_text(self) -> bytes:
         """The text that PostgreSQL gives if it holds what Redis has."""
-        parts: list[bytes | None] = [None] * (2 * len(self.raws))
+        parts: list[bytes | None] = [None] * (2 * len(self.raw_values))
         names: list[bytes] = []
         for _, metric_types, merchant_ids in self.page.groups:
             first, *others = [f":{metric}:".encode() for metric in metric_types]
             names += [b":" + first, *others] * len(merchant_ids)
         parts[0::2] = names
-        parts[1::2] = self.raws
+        parts[1::2] = self.raw_values
         return b"".join(parts)  # type: ignore[arg-type]  # asked only if none is None
-
-    def _places(self) -> list[int]:
-        """Where among the parts of the text, parted at each ':', the keys' counters stand."""
-        places: list[int] = []
-        begin = 1
-        for _, metric_types, merchant_ids in self.page.groups:
-            for _ in merchant_ids:
-                end = begin + 1 + 2 * len(metric_types)
-                places += range(begin + 2, end, 2)
-                begin = end
-        return places
 
     def _counters(self) -> list[bytes | None]:
         """What PostgreSQL holds for each key, in decimal digits; None where there is no row, or no telling."""
         merchants = sum(len(group.merchant_ids) for group in self.page.groups)
         if self.text.count(b":") != merchants + 2 * self.rows:  # a name with a ':' in it
-            return [None] * len(self.raws)
+            return [None] * len(self.raw_values)
         _, *parts = self.text.split(b":")
         held: list[dict[bytes, bytes]] = []
         stream = iter(parts)
@@ -101,11 +83,17 @@ class _Asked(NamedTuple):
         return self.page.raw_keys
 
 
-def side_by_side(client: RedisClient, conn: Connection, pages: Iterable[Page]) -> Iterator[SideBySide]:
-    """Each page with what both hold. PostgreSQL and Redis are asked for the next while one is looked at."""
+def compare_pages(
+    client: RedisClient, conn: Connection, pages: Iterable[Page], suspects: Set[bytes] = frozenset()
+) -> Iterator[PageComparison]:
+    """Each page with what both hold. PostgreSQL and Redis are asked for the next while one is looked at.
+
+    Args:
+        suspects: keys whose values may be large.
+    """
     with conn.pipeline():
-        for asked, raws in read_pages(client, (_ask(conn, page) for page in pages)):
-            yield SideBySide(asked.page, raws, *_answer(asked.cursor))
+        for asked, raw_values in read_pages(client, (_ask(conn, page) for page in pages), suspects):
+            yield PageComparison(asked.page, raw_values, *_answer(asked.cursor))
 
 
 def rows_held(conn: Connection, page: Page) -> int:

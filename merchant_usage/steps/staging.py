@@ -15,8 +15,8 @@ from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, parse_key
 from merchant_usage.model.pages import Page, key_pages
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient, all_plain, read_pages, readings, with_date
-from merchant_usage.steps.page_comparison import side_by_side
+from merchant_usage.source.counters import RedisClient, all_plain_integers, interpret_values, read_pages, with_date
+from merchant_usage.steps.page_comparison import compare_pages
 
 # Dead letters kept of one pass (a transaction's share of a batch): enough to see what is wrong, and bounded.
 MAX_DEAD_LETTERS: Final = 1000
@@ -60,13 +60,13 @@ def read_all(client: RedisClient, groups: Iterable[Group], staged: Staged) -> It
 
     Memory stays flat, however many keys come.
     """
-    for page, raws in read_pages(client, key_pages(groups, staged.prefix)):
+    for page, raw_values in read_pages(client, key_pages(groups, staged.prefix), staged.open_keys):
         # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
-        if _untold(page, staged) and all_plain(raws):
-            _note_plain(staged, page, raws)
-            yield copy_rows(page.row_starts(), raws)
+        if _no_open_dead_letter(page, staged) and all_plain_integers(raw_values):
+            _note_plain(staged, page, raw_values)
+            yield copy_rows(page.row_prefixes(), raw_values)
         else:
-            yield copy_rows(*_sort(staged, page, readings(client, page.raw_keys, raws)))
+            yield copy_rows(*_classify_page(staged, page, interpret_values(client, page.raw_keys, raw_values)))
 
 
 def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
@@ -74,17 +74,17 @@ def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group],
 
     Rows only rise: whoever was found equal stays at what was read, or above.
     """
-    for both in side_by_side(client, conn, key_pages(groups, staged.prefix)):
-        page, raws = both.page, both.raws
-        untold = _untold(page, staged)
+    for both in compare_pages(client, conn, key_pages(groups, staged.prefix), staged.open_keys):
+        page, raw_values = both.page, both.raw_values
+        untold = _no_open_dead_letter(page, staged)
         equal = untold and both.equal
-        if equal or (untold and all_plain(raws)):
-            _note_plain(staged, page, raws)
+        if equal or (untold and all_plain_integers(raw_values)):
+            _note_plain(staged, page, raw_values)
             if not equal:
-                starts, unequal = page.row_starts(), both.unequal()
-                yield copy_rows([starts[i] for i in unequal], [raws[i] for i in unequal])
+                starts, unequal = page.row_prefixes(), both.unequal()
+                yield copy_rows([starts[i] for i in unequal], [raw_values[i] for i in unequal])
         else:
-            yield copy_rows(*_sort(staged, page, readings(client, page.raw_keys, raws)))
+            yield copy_rows(*_classify_page(staged, page, interpret_values(client, page.raw_keys, raw_values)))
 
 
 def stage(conn: Connection, rows: Iterable[bytes]) -> None:
@@ -97,32 +97,32 @@ def stage(conn: Connection, rows: Iterable[bytes]) -> None:
 
 def stage_names(conn: Connection, groups: Iterable[Group], prefix: str) -> None:
     """COPY keys into the temporary table `usage_staged`, without values. Needs a transaction."""
-    starts = (page.row_starts() for page in key_pages(groups, prefix))
+    starts = (page.row_prefixes() for page in key_pages(groups, prefix))
     stage(conn, (copy_rows(some, [None] * len(some)) for some in starts))
 
 
-def _untold(page: Page, staged: Staged) -> bool:
+def _no_open_dead_letter(page: Page, staged: Staged) -> bool:
     """Whether none of the keys has an open dead letter."""
     return not staged.open_keys or staged.open_keys.isdisjoint(page.raw_keys)
 
 
-def _note_plain(staged: Staged, page: Page, raws: Sequence[bytes | None]) -> None:
+def _note_plain(staged: Staged, page: Page, raw_values: Sequence[bytes | None]) -> None:
     """Count a page on which all is plain, and tell each value if anybody asks."""
     staged.by_date[page.date].read += len(page.raw_keys)
     if staged.on_reading is not None:
-        for raw_key, raw in zip(page.raw_keys, raws, strict=True):
+        for raw_key, raw in zip(page.raw_keys, raw_values, strict=True):
             key = parse_key(raw_key, staged.prefix)
             assert isinstance(key, CounterKey) and raw is not None  # noqa: PT018  # batches name nothing else; it is plain
             staged.on_reading(key, int(raw))
 
 
-def _sort(
+def _classify_page(
     staged: Staged, page: Page, values: Sequence[int | DeadLetter | None]
 ) -> tuple[list[bytes], list[bytes | None]]:
     """Count a page of readings key by key; returns row starts and values of those to be staged."""
     starts: list[bytes] = []
     good: list[bytes | None] = []
-    for raw_key, start, value in zip(page.raw_keys, page.row_starts(), values, strict=True):
+    for raw_key, start, value in zip(page.raw_keys, page.row_prefixes(), values, strict=True):
         key = parse_key(raw_key, staged.prefix)
         assert isinstance(key, CounterKey)  # batches name nothing else
         reading = staged.by_date[key.date]
@@ -144,7 +144,7 @@ def _sort(
     return starts, good
 
 
-def copy_rows(row_starts: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
+def copy_rows(row_prefixes: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
     """Rows as COPY's text format takes them; None is NULL."""
-    told = [_NULL if value is None else value for value in values] if None in values else values
-    return b"".join([start + value + b"\n" for start, value in zip(row_starts, told, strict=True)])  # type: ignore[operator]
+    texts = [_NULL if value is None else value for value in values] if None in values else values
+    return b"".join([start + value + b"\n" for start, value in zip(row_prefixes, texts, strict=True)])  # type: ignore[operator]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -16,26 +17,24 @@ from merchant_usage.driver_errors import explain_postgres, lacks_partition
 from merchant_usage.errors import UsageError
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
-from merchant_usage.model.dead_letter import DeadLetter, Reason
-from merchant_usage.model.keys import CounterKey, build_key, shown
-from merchant_usage.model.pages import pages
+from merchant_usage.model.keys import CounterKey, as_columns, parse_key
 from merchant_usage.model.report import Counts
-from merchant_usage.settings import OnRegression, Settings
+from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters
-from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import MAX_VALUE, RedisClient, read_page, with_date
+from merchant_usage.sink.transactions import again_on_conflict, transaction
+from merchant_usage.source.counters import RedisClient
 from merchant_usage.steps.reader import Reader
+from merchant_usage.steps.regressions import LIMITS, settle
 from merchant_usage.steps.staging import stage
+from merchant_usage.text import shown
 
 log = Log(__name__)
 
 # Rows locked by one transaction at most: about half a second of work, so nobody waits long for us.
 MAX_KEYS_PER_TRANSACTION: Final = 50_000
-# A lock of somebody else is waited for this long; a statement may take this long. Then the task is retried.
-LIMITS: Final = {"lock_timeout": "20s", "statement_timeout": "120s"}
-# What two writers may do to each other, and what is over when one of them begins again.
-CONFLICTS: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+# SQLSTATE classes of what no row is the cause of: syntax, names, types and permissions, and schemas that are not there.
+NO_DATA: Final = ("42", "3F")
 # Lines a person would read; above that the batch is told in one line.
 MAX_MERCHANTS_LOGGED: Final = 50
 MAX_METRICS_LOGGED: Final = 10
@@ -47,6 +46,12 @@ class BatchResult:
 
     counts: dict[dt.date, Counts] = field(default_factory=lambda: defaultdict(Counts))
     failures: dict[str, str] = field(default_factory=dict)
+    #: Which batch it is.
+    number: int = 0
+    #: Dates that are not stored whole, because of these failures.
+    failed_dates: set[dt.date] = field(default_factory=set)
+    #: Why which dates could not be stored: nothing that concerns one merchant alone.
+    date_failures: dict[dt.date, str] = field(default_factory=dict)
     #: Good values read of dates that may still grow: verification finds each of them in usage_reading.
     live_readings: int = 0
 
@@ -55,7 +60,14 @@ class BatchResult:
         for date, counts in other.counts.items():
             self.counts[date].add(counts)
         self.failures.update(other.failures)
+        self.date_failures.update(other.date_failures)
+        self.failed_dates |= other.failed_dates
         self.live_readings += other.live_readings
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the batch is stored."""
+        return not self.failed_dates
 
     @property
     def total(self) -> Counts:
@@ -65,18 +77,23 @@ class BatchResult:
             total.add(counts)
         return total
 
-    def to_xcom(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
             "counts": {date.isoformat(): asdict(counts) for date, counts in self.counts.items()},
+            "number": self.number,
             "failures": self.failures,
+            "failed_dates": sorted(date.isoformat() for date in self.failed_dates),
+            "date_failures": {date.isoformat(): error for date, error in self.date_failures.items()},
             "live_readings": self.live_readings,
         }
 
     @classmethod
-    def from_xcom(cls, data: dict[str, Any]) -> BatchResult:
-        """The result that `to_xcom` wrote down."""
-        result = cls(failures=dict(data["failures"]), live_readings=data["live_readings"])
+    def from_json(cls, data: dict[str, Any]) -> BatchResult:
+        """The result that `to_json` wrote down."""
+        result = cls(failures=dict(data["failures"]), number=data["number"], live_readings=data["live_readings"])
+        result.failed_dates = set(map(dt.date.fromisoformat, data["failed_dates"]))
+        result.date_failures = {dt.date.fromisoformat(date): error for date, error in data["date_failures"].items()}
         for date, counts in data["counts"].items():
             result.counts[dt.date.fromisoformat(date)] = Counts(**counts)
         return result
@@ -93,7 +110,8 @@ def store_batch(
     """Read a batch's counters and raise `merchant_usage` to them.
 
     Deadlocks and serialization failures are tried again at once. What PostgreSQL refuses otherwise is narrowed
-    down by halving the batch, so that every merchant but the refused ones is stored; those are in `failures`.
+    down by halving the batch, so that every merchant but the refused ones is stored; those are in `failures`. A date
+    that has no partition is left out as a whole, and is in `date_failures`.
 
     Args:
         conn: in autocommit mode; transactions are opened here.
@@ -104,35 +122,67 @@ def store_batch(
         psycopg.OperationalError: PostgreSQL went away, or a lock was waited for too long.
         psycopg.ProgrammingError: the schema or a permission is missing.
     """
-    result = BatchResult()
     reader = reader or Reader(client, settings.key_prefix)
+    if batch.live_dates:
+        numbers = {"run_id": run_id, "attempt": batch.attempt, "batch": batch.number}
+        with transaction(conn):
+            conn.execute(query("delete_batch_readings"), numbers)
+    result = _store_parts(reader, conn, batch, run_id, settings)
+    result.number = batch.number
+    return result
+
+
+def _store_parts(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
+    result = BatchResult()
     for part in _parts(batch):
         try:
-            result.add(_store_part(reader, conn, part, run_id, settings))
+            result.add(again_on_conflict(partial(_insert_or_upsert, reader, conn, part, run_id, settings)))
         except psycopg.Error as error:
+            if lacks_partition(error):
+                result.add(_store_by_date(reader, conn, part, run_id, settings, error))
+                continue
             if not _concerns_data(error):
                 raise
             merchants = part.merchant_ids
+            if len(merchants) == 1 and len(part.dates) > 1:
+                # The cause may concern one of its dates alone.
+                for date in part.dates:
+                    result.add(_store_parts(reader, conn, part.of_date(date), run_id, settings))
+                continue
             if len(merchants) == 1:
+                result.failed_dates.update(part.dates)
                 explained: UsageError = explain_postgres(error)
                 result.failures[merchants[0]] = str(explained)
                 log.warning(f"{shown(merchants[0])} could not be stored: {explained}", merchant=merchants[0])
                 continue
             for half in part.halves():
-                result.add(store_batch(client, conn, half, run_id, settings))
+                result.add(_store_parts(reader, conn, half, run_id, settings))
+    return result
+
+
+def _store_by_date(
+    reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings, error: psycopg.Error
+) -> BatchResult:
+    """Store a batch one date at a time: the error concerns one of them."""
+    result = BatchResult()
+    if len(batch.dates) == 1:
+        (date,) = batch.dates
+        explained = explain_postgres(error)
+        result.failed_dates.add(date)
+        result.date_failures[date] = str(explained)
+        log.warning(f"{date} could not be stored: {explained}", date=str(date))
+        return result
+    for date in batch.dates:
+        result.add(_store_parts(reader, conn, batch.of_date(date), run_id, settings))
     return result
 
 
 def _concerns_data(error: psycopg.Error) -> bool:
     """Whether leaving a merchant out can help: not if the server, the schema or a permission is the matter."""
-    return not lacks_partition(error) and not isinstance(
-        error,
-        psycopg.OperationalError
-        | psycopg.InterfaceError
-        | psycopg.errors.UndefinedTable
-        | psycopg.errors.UndefinedColumn
-        | psycopg.errors.InsufficientPrivilege
-        | psycopg.errors.ReadOnlySqlTransaction,
+    return (
+        not explain_postgres(error).heals
+        and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        and (error.sqlstate or "")[:2] not in NO_DATA
     )
 
 
@@ -147,57 +197,42 @@ def _parts(batch: Batch) -> Iterator[Batch]:
         for group in batch.groups:
             metrics = iter(group.metric_types)
             while some := tuple(islice(metrics, MAX_KEYS_PER_TRANSACTION)):
-                yield Batch((group._replace(metric_types=some),), batch.live_dates & {group.date})
+                yield replace(
+                    batch, groups=(group._replace(metric_types=some),), live_dates=batch.live_dates & {group.date}
+                )
 
 
 class _OvertakenError(Exception):
     """Fewer rows were inserted than there were to insert: somebody else was faster, or a trigger keeps rows out."""
 
 
-def _store_part(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
-    """Store what one transaction may hold; deadlocks and serialization failures are tried again at once."""
+def _insert_or_upsert(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
     try:
-        return _store_once(reader, conn, batch, run_id, settings)
-    except CONFLICTS:
-        import tenacity  # takes 2 MB and as long as a thousand counters, and is seldom needed
-
-        again = tenacity.retry(
-            retry=tenacity.retry_if_exception_type(CONFLICTS),
-            stop=tenacity.stop_after_attempt(4),
-            wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
-            reraise=True,
-        )
-        return again(_store_once)(reader, conn, batch, run_id, settings)
-
-
-def _store_once(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
-    try:
-        return _try_part(reader, conn, batch, run_id, settings, alone=True)
+        return _store_in_transaction(reader, conn, batch, run_id, settings, alone=True)
     except (psycopg.errors.UniqueViolation, _OvertakenError):
         # A parallel run inserted a row that was new to both.
-        return _try_part(reader, conn, batch, run_id, settings, alone=False)
+        return _store_in_transaction(reader, conn, batch, run_id, settings, alone=False)
 
 
-def _try_part(
+def _store_in_transaction(
     reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings, *, alone: bool
 ) -> BatchResult:
     """Store what one transaction may hold. `alone`: no other run is expected to insert the same rows now."""
     result = BatchResult()
-    told = _MerchantLog(batch)
+    merchants = _MerchantLog(batch)
     live = sorted(batch.live_dates)
-    with conn.transaction():
-        conn.execute(query("set_limits"), LIMITS)
+    with transaction(conn, LIMITS):
         conn.execute(query("prepare_batch"))
         open_keys = dead_letters.open_keys(conn, batch.dates)
-        rows, staged = reader.read(conn, batch, open_keys, told.note if told.wanted else None)
+        rows, staged = reader.read(conn, batch, open_keys, merchants.note if merchants.wanted else None)
         suspects: list[CounterKey] = []
         if (block := next(rows, None)) is not None:
             stage(conn, chain([block], rows))
             suspects = _write(conn, batch, result, alone=alone)
         if live:
-            conn.execute(query("insert_readings"), {**_part_of_table(batch), "run_id": run_id, "dates": live})
+            numbers = {"run_id": run_id, "attempt": batch.attempt, "batch": batch.number}
+            conn.execute(query("insert_readings"), {**_part_of_table(batch), **numbers, "dates": live})
         dead_letters.open_letters(conn, staged.dead_letters)
-        dead_letters.resolve(conn, staged.healed)
     for date, reading in staged.by_date.items():
         result.counts[date].read = reading.read
         result.counts[date].expired = reading.expired
@@ -205,9 +240,20 @@ def _try_part(
         if date in batch.live_dates:
             result.live_readings += reading.read
     # In transactions of their own: locking them after the rows above would break the order of locks.
-    for page in pages(suspects):
-        _settle_suspects(reader.client, conn, page, result, settings)
-    told.tell(result)
+    settled = settle(
+        reader.client, conn, dict.fromkeys([*suspects, *_undecided(conn, batch, settings.key_prefix)]), settings
+    )
+    with transaction(conn):
+        dead_letters.resolve(conn, (key for key in staged.healed if key not in settled.overflowing))
+    for date in settled.raised:
+        result.counts[date].updated += settled.raised[date]
+    for date in settled.below:
+        result.counts[date].regressed += settled.below[date]
+    if merchants.keys:
+        merchants.compare(
+            {CounterKey(*row[:3]): row[3] for row in conn.execute(query("select_rows"), as_columns(merchants.keys))}
+        )
+    merchants.write(result)
     return result
 
 
@@ -231,54 +277,17 @@ def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool) 
     return [CounterKey(*row) for row in conn.execute(query("select_suspects"), part, prepare=False)]
 
 
+def _undecided(conn: Connection, batch: Batch, prefix: str) -> list[CounterKey]:
+    """Those of a batch's counters that went backwards earlier: each reading of them is noted until somebody decides."""
+    parsed = [parse_key(raw_key, prefix) for raw_key in dead_letters.regressed_keys(conn, batch.dates)]
+    keys = {key for key in parsed if isinstance(key, CounterKey)}
+    return [key for key in batch.counter_keys() if key in keys] if keys else []
+
+
 def _part_of_table(batch: Batch) -> dict[str, Any]:
     """Which part of the table a batch concerns, as queries take it."""
     first, last = batch.range
     return {"dates": batch.dates, "first": first, "last": last}
-
-
-def _settle_suspects(
-    client: RedisClient, conn: Connection, keys: list[CounterKey], result: BatchResult, settings: Settings
-) -> None:
-    """Read suspects again with their rows locked: raise the row, or state that the counter went backwards."""
-    letters: list[DeadLetter] = []
-    writes: list[RowWrite] = []
-    carried_keys: list[bytes] = []
-    with conn.transaction():
-        conn.execute(query("set_limits"), LIMITS)
-        rows = lock_rows(conn, keys)
-        raw_keys = [build_key(settings.key_prefix, key) for key, _, _ in rows]
-        decided = dead_letters.kept(conn, {raw: stored for raw, (_, stored, _) in zip(raw_keys, rows, strict=True)})
-        values = read_page(client, raw_keys)
-        for (key, stored, carried), raw_key, value in zip(rows, raw_keys, values, strict=True):
-            if isinstance(value, DeadLetter):
-                letters.append(with_date(value, key.date))
-            elif value is None or value == stored - carried:
-                pass
-            elif value > stored - carried:
-                writes.append(RowWrite(key, carried + value, carried))
-                result.counts[key.date].updated += 1
-            elif value >= decided.get(raw_key, MAX_VALUE):
-                log.info(f"{key} stays at {stored}, as was decided; Redis has {value}")
-            else:
-                letter = DeadLetter.regression(raw_key, key.date, redis=value, postgres=stored, carried=carried)
-                letters.append(letter)
-                result.counts[key.date].regressed += 1
-                carry = settings.on_regression is OnRegression.CARRY
-                if carry:
-                    writes.append(RowWrite(key, stored + value, stored))
-                    carried_keys.append(raw_key)
-                log.warning(
-                    f"{key} went backwards: {letter.detail}; {'carried on from' if carry else 'kept'} {stored}",
-                    merchant=key.merchant_id,
-                    metric=key.metric_type,
-                    date=str(key.date),
-                    redis=value,
-                    postgres=stored,
-                )
-        set_rows(conn, writes)
-        dead_letters.open_letters(conn, letters)
-        dead_letters.resolve(conn, carried_keys, [Reason.COUNTER_REGRESSED])
 
 
 class _MerchantLog:
@@ -289,6 +298,7 @@ class _MerchantLog:
         self._name = batch.name
         self.wanted = len(self._merchants) <= MAX_MERCHANTS_LOGGED
         self._readings: dict[tuple[str, dt.date], dict[str, int]] = defaultdict(dict)
+        self._stored: Mapping[CounterKey, int] = {}
 
     def note(self, key: CounterKey, value: int) -> None:
         """Remember a reading for the log."""
@@ -296,11 +306,26 @@ class _MerchantLog:
         if len(metrics) < MAX_METRICS_LOGGED:
             metrics[key.metric_type] = value
 
-    def tell(self, result: BatchResult) -> None:
+    @property
+    def keys(self) -> list[CounterKey]:
+        """What was read, as far as it is logged."""
+        return [CounterKey(*of_whom, metric) for of_whom, metrics in self._readings.items() for metric in metrics]
+
+    def compare(self, stored: Mapping[CounterKey, int]) -> None:
+        """Take in what is stored now: another value than was read is told, too."""
+        self._stored = stored
+
+    def _value(self, key: CounterKey, read: int) -> str:
+        stored = self._stored.get(key, read)
+        return f"{shown(key.metric_type)} = " + (f"{read:,}" if stored == read else f"{read:,} read, {stored:,} stored")
+
+    def write(self, result: BatchResult) -> None:
         """Log what was stored."""
         for (merchant, date), metrics in sorted(self._readings.items()):
-            told = ", ".join(f"{shown(metric)} = {value:,}" for metric, value in sorted(metrics.items()))
-            log.info(f"Aggregated {shown(merchant)}: {told} ({date})", merchant=merchant, date=str(date))
+            values = ", ".join(
+                self._value(CounterKey(merchant, date, metric), value) for metric, value in sorted(metrics.items())
+            )
+            log.info(f"Aggregated {shown(merchant)}: {values} ({date})", merchant=merchant, date=str(date))
         total = result.total
         log.info(
             f"Stored {self._name}: {total.read} counters, {total.inserted} new, {total.updated} raised, "

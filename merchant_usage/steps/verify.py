@@ -3,290 +3,296 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from psycopg import Connection
 
-from merchant_usage.errors import RunIncomplete
+from merchant_usage.errors import ReadingsGone, RowsGone
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch, Group
 from merchant_usage.model.dates import Scope
 from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, as_columns, build_key, parse_key
 from merchant_usage.model.pages import PAGE, key_pages, pages
-from merchant_usage.model.report import Counts, DateReport, DateVerdict
-from merchant_usage.model.verdict import Difference, Proof, Verdict, judge
-from merchant_usage.sink import dead_letters
+from merchant_usage.model.report import Counts, DateReport
+from merchant_usage.model.run import Attempt
+from merchant_usage.model.verdict import DateFindings, Difference, Proof, Verdict, judge, judge_date
+from merchant_usage.settings import Settings
+from merchant_usage.sink import dead_letters, ledger
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient, read_page, readings
-from merchant_usage.steps.page_comparison import SideBySide, side_by_side
+from merchant_usage.sink.transactions import again_on_conflict, set_limits
+from merchant_usage.source.counters import MAX_VALUE, RedisClient, interpret_values, read_page, with_date
+from merchant_usage.steps.page_comparison import PageComparison, compare_pages
+from merchant_usage.steps.past import Past
+from merchant_usage.steps.regressions import settle
 from merchant_usage.steps.staging import stage_names
 from merchant_usage.steps.store import BatchResult
+from merchant_usage.steps.tally import MAX_DIFFERENCES_KEPT, Tally
 
 log = Log(__name__)
 
-# Failing keys kept for the message, and regressions opened: the rest is counted.
-MAX_DIFFERENCES_KEPT: Final = 1000
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is to be verified.
 
-def verify(
-    client: RedisClient,
-    conn: Connection,
-    scopes: Sequence[Scope],
-    batches: Sequence[Batch],
-    result: BatchResult,
-    run_id: str,
-    prefix: str,
-    *,
-    merchants_shown: int = 50,
-    proven_before: bool = False,
-    flag_regressions: bool = True,
-) -> Proof:
-    """Compare Redis, read anew, with PostgreSQL for all dates of a run.
-
-    PostgreSQL is seen as it was when the comparison began (one snapshot), Redis is read after that: a counter
-    that grows, or a parallel run, can then never look like a fault. Counters found below their stored value
-    get a `counter_regressed` dead letter.
-
-    Args:
+    Attributes:
         scopes: the dates of the run, each with whether it was settled when the run began.
         batches: what the scan found.
         result: what storing the batches did.
+        attempt: the attempt of the run; None for a comparison that writes nothing, dead letters neither.
         merchants_shown: up to this many merchants, their totals are summed up for people.
-        proven_before: the run was verified once already, and its readings have been cleared away.
-        flag_regressions: open dead letters for counters found below their stored value.
+    """
+
+    scopes: Sequence[Scope]
+    batches: Sequence[Batch]
+    result: BatchResult = field(default_factory=BatchResult)
+    attempt: Attempt | None = None
+    merchants_shown: int = 50
+
+
+def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settings, now: dt.datetime) -> Proof:
+    """Compare Redis, read anew, with PostgreSQL for all dates of a run.
+
+    PostgreSQL is seen as it was when the comparison began (one snapshot), Redis is read after that: a counter
+    that grows, or a parallel run, can then never look like a fault. Counters found below their stored value, or gone
+    before their time, are looked at once more with their rows locked, and get a `counter_regressed` dead letter.
 
     Raises:
-        RunIncomplete: the readings of this run are gone (PostgreSQL crashed in between).
+        ReadingsGone: the readings of this attempt are gone (PostgreSQL crashed in between).
+        RowsGone: so are some rows of an attempt that was verified before.
     """
-    settled = {scope.date: scope.settled for scope in scopes}
-    parameters = _parameters(scopes)
+    parameters = _parameters(claim.scopes)
     # By date, because a page ends with its date.
-    groups = sorted((group for batch in batches for group in batch.groups), key=attrgetter("date"))
-    tally = _Tally()
+    groups = sorted((group for batch in claim.batches for group in batch.groups), key=attrgetter("date"))
+    past = Past.of(client, conn, claim.scopes, groups, claim.attempt, settings, now)
+    tally = Tally()
+    suspects = frozenset(dead_letters.open_keys(conn, [scope.date for scope in claim.scopes]))
     with conn.transaction():
         conn.execute(query("set_snapshot"))
+        set_limits(conn)
         conn.execute(query("prepare_verification"))
         # The first query takes the snapshot: before Redis is read.
-        sums = conn.execute(query("select_totals"), parameters)
+        sums = conn.execute(query("select_totals" if parameters["merchant_dates"] else "select_day_totals"), parameters)
         stored = {date: _Totals(*map(int, totals)) for date, *totals in sums}
-        look = _Look(client, conn, settled, prefix, {})
-        if result.live_readings and not proven_before:
-            _require_readings(conn, run_id, result)
-            look.unheld.update(_unheld_readings(conn, parameters, run_id, prefix))
-        _compare_named(look, groups, tally)
-        if look.unheld or any(totals.rows != tally.by_date[date].with_row for date, totals in stored.items()):
-            stage_names(conn, groups, prefix)
-            _compare_unnamed(look, parameters, tally)
-            _judge_unheld(look, tally)
-        few = _has_at_most(merchants_shown, groups)
-        merchants = _summarize(conn, parameters, tally, merchants_shown * len(scopes)) if few else []
-    if flag_regressions:
-        _open_regressions(conn, tally.regressed, prefix)
-    reports = []
-    for scope in scopes:
-        totals = stored.get(scope.date, _Totals())
-        found = tally.by_date[scope.date]
-        even = totals.rows - found.rows
-        counted = found.verdicts + Counter({Verdict.MATCH: even})
-        reports.append(
-            DateReport(
-                date=scope.date,
-                settled=scope.settled,
-                verdict=_date_verdict(counted, even + found.in_redis, totals.rows),
-                counts=result.counts.get(scope.date, Counts()),
-                keys={str(verdict): number for verdict, number in counted.items()},
-                redis_total=totals.counted + found.more_in_redis,
-                postgres_total=totals.total,
-                bad_values=found.bad_values,
-            )
+        context = _Context(
+            client,
+            conn,
+            {scope.date: scope.settled for scope in claim.scopes},
+            settings.key_prefix,
+            past,
+            suspects,
+            frozenset(date for date, counts in claim.result.counts.items() if counts.expired),
         )
+        context.undecided.update(_undecided(conn, claim.scopes, settings.key_prefix))
+        proven: dict[dt.date, int] = {}
+        if claim.attempt is not None and claim.result.live_readings:
+            proven = _require_readings(conn, claim.attempt, claim.result)
+            context.unsaved.update(_unsaved_readings(conn, parameters, claim.attempt, settings.key_prefix))
+        undecided = Counter(context.undecided.values())
+        _check_scanned_keys(context, groups, tally)
+        _require_rows(context, proven, stored, tally, claim.result)
+        if context.unsaved or any(totals.rows != tally.by_date[date].with_row for date, totals in stored.items()):
+            stage_names(conn, groups, settings.key_prefix)
+            _check_unscanned_rows(context, parameters, tally)
+            _judge_unsaved(context, tally)
+        few = _has_at_most(claim.merchants_shown, groups)
+        limit = claim.merchants_shown * len(claim.scopes)
+        merchants = _summarize(conn, parameters, tally, limit) if few else []
+    if claim.attempt is not None:
+        _state_regressions(context, tally, settings)
+    reports = [
+        _report(scope, stored.get(scope.date, _Totals()), tally, past, claim.result, undecided[scope.date])
+        for scope in claim.scopes
+    ]
     regressed_count = sum(found.verdicts[Verdict.REGRESSED] for found in tally.by_date.values())
-    return Proof(reports, tally.failing, tally.failing_count, regressed_count, merchants, tally.regressed)
+    regressed = tally.regressed[:MAX_DIFFERENCES_KEPT]
+    return Proof(reports, tally.failing, tally.failing_count, regressed_count, merchants, regressed)
 
 
-def _has_at_most(most: int, groups: Iterable[Group]) -> bool:
+def _report(scope: Scope, totals: _Totals, tally: Tally, past: Past, result: BatchResult, undecided: int) -> DateReport:
+    found = tally.by_date[scope.date]
+    matching = totals.rows - found.rows
+    counted = found.verdicts + Counter({Verdict.MATCH: matching})
+    findings = DateFindings(
+        settled=scope.settled,
+        verdicts=counted,
+        in_redis=matching + found.in_redis,
+        in_postgres=totals.rows,
+        is_undecided=undecided > 0 or found.turned_bad > 0,
+        **past.findings(scope, gone=found.gone_before),
+    )
+    verdict = judge_date(findings)
+    return DateReport(
+        date=scope.date,
+        settled=scope.settled,
+        verdict=verdict,
+        counts=result.counts.get(scope.date, Counts()),
+        keys={str(each): number for each, number in counted.items()},
+        redis_total=totals.counted + found.more_in_redis,
+        postgres_total=totals.total,
+        bad_values=found.bad_values,
+        turned_bad=found.turned_bad,
+        kept=found.kept,
+        carried=totals.carrying,
+        complete=scope.merchant_ids is None and findings.is_complete(verdict),
+        merchants=None if scope.merchant_ids is None else len(scope.merchant_ids),
+        remark=past.remark(scope.date, verdict),
+    )
+
+
+def _has_at_most(limit: int, groups: Iterable[Group]) -> bool:
     """Whether the groups name so many merchants, or fewer; without counting on."""
     seen: set[str] = set()
     for group in groups:
-        seen.update(group.merchant_ids[: most + 1])
-        if len(seen) > most:
+        seen.update(group.merchant_ids[: limit + 1])
+        if len(seen) > limit:
             return False
     return True
 
 
 class _Totals(NamedTuple):
-    """What is stored of a date: rows, the sum of their values, and that of their counters."""
+    """What is stored of a date: rows, the sum of their values and of their counters, and rows that carry something."""
 
     rows: int = 0
     total: int = 0
     counted: int = 0
+    carrying: int = 0
 
 
-@dataclass(slots=True)
-class _Found:
-    """What is to be said of a date besides its even rows, those whose counter is what Redis has."""
-
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    #: Keys named by the batches that have a row.
-    with_row: int = 0
-    #: Stored rows that are not even.
-    rows: int = 0
-    #: Keys that are not even and hold a counter in Redis.
-    in_redis: int = 0
-    bad_values: int = 0
-    #: What Redis has more than the stored counters say.
-    more_in_redis: int = 0
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What a comparison found, apart from even rows."""
-
-    by_date: dict[dt.date, _Found] = field(default_factory=lambda: defaultdict(_Found))
-    failing: list[Difference] = field(default_factory=list)
-    failing_count: int = 0
-    regressed: list[Difference] = field(default_factory=list)
-    #: By date and merchant: keys without a row, and what Redis has more. Kept for the first few.
-    by_merchant: dict[tuple[dt.date, str], list[int]] = field(default_factory=dict)
-
-    def note(self, difference: Difference) -> None:
-        """Take in the verdict on a key that is not even."""
-        found = self.by_date[difference.key.date]
-        found.verdicts[difference.verdict] += 1
-        counted = 0 if difference.stored is None else difference.stored - difference.carried
-        more = (difference.now or 0) - counted
-        found.in_redis += difference.now is not None
-        found.more_in_redis += more
-        self._note_merchant(difference.key, difference.stored is None, more)
-        if difference.verdict.fails:
-            self.failing_count += 1
-            if len(self.failing) < MAX_DIFFERENCES_KEPT:
-                self.failing.append(difference)
-        elif difference.verdict is Verdict.REGRESSED and len(self.regressed) < MAX_DIFFERENCES_KEPT:
-            self.regressed.append(difference)
-
-    def note_bad(self, key: CounterKey, counted: int) -> None:
-        """Take in a key that holds no counter any more: there is no number to compare."""
-        found = self.by_date[key.date]
-        found.bad_values += 1
-        found.more_in_redis -= counted
-        self._note_merchant(key, False, -counted)
-
-    def _note_merchant(self, key: CounterKey, without_row: bool, more: int) -> None:
-        of_merchant = key.date, key.merchant_id
-        if of_merchant in self.by_merchant or len(self.by_merchant) < MAX_DIFFERENCES_KEPT:
-            sums = self.by_merchant.setdefault(of_merchant, [0, 0])
-            sums[0] += without_row
-            sums[1] += more
-
-
-class _Look(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Context:
     """What it takes to judge a key."""
 
     client: RedisClient
     conn: Connection
     settled: dict[dt.date, bool]
     prefix: str
+    past: Past
+    #: Keys with an open dead letter: their values may be large.
+    suspects: frozenset[bytes]
+    #: Dates on which keys went between the scan and storing: nobody has read these to their end.
+    unread: frozenset[dt.date]
     #: What this run read, of those keys whose row holds less or is not there. None, unless somebody else lowered rows.
-    unheld: dict[bytes, int]
+    unsaved: dict[bytes, int] = field(default_factory=dict)
+    #: Keys that went backwards and wait for a decision, and their dates.
+    undecided: dict[bytes, dt.date] = field(default_factory=dict)
+
+    def was_read_to_its_end(self, date: dt.date) -> bool:
+        """Whether what the scan found of a date was read, and is all there is to come: that of a live one may grow."""
+        return self.settled[date] and date not in self.unread
+
+    def is_lost(self, seen: _Observation, *, was_scanned: bool) -> bool:
+        """Whether a counter that was stored is gone before its time, so that it may begin anew and be counted short.
+
+        A row that neither this run nor one before it has read may never have been a counter.
+        """
+        date = seen.key.date
+        if was_scanned and self.was_read_to_its_end(date):
+            return False
+        return (
+            seen.now is None
+            and seen.counted > 0
+            and (seen.read is not None or was_scanned or self.past.was_read(date))
+            and self.past.is_kept_still(date)
+        )
+
+    def names_any(self, raw_keys: Iterable[bytes]) -> bool:
+        """Whether a page has keys that are judged even if their rows hold what Redis has."""
+        return bool(self.unsaved or self.undecided) and not (
+            self.unsaved.keys().isdisjoint(raw_keys) and self.undecided.keys().isdisjoint(raw_keys)
+        )
 
 
-def _compare_named(look: _Look, groups: Iterable[Group], tally: _Tally) -> None:
+def _check_scanned_keys(context: _Context, groups: Iterable[Group], tally: Tally) -> None:
     """Compare each key that the scan found with its row."""
-    with _planned(look.conn, seqscan="off"):
-        for both in side_by_side(look.client, look.conn, key_pages(groups, look.prefix)):
-            tally.by_date[both.page.date].with_row += len(both.raws)
-            if not both.equal or (look.unheld and not look.unheld.keys().isdisjoint(both.page.raw_keys)):
-                _judge_unequal(look, both, tally)
+    keys = key_pages(groups, context.prefix)
+    for both in compare_pages(context.client, context.conn, keys, context.suspects):
+        tally.by_date[both.page.date].with_row += len(both.raw_values)
+        if not both.equal or context.names_any(both.page.raw_keys):
+            _judge_unequal(context, both, tally)
 
 
-def _judge_unequal(look: _Look, both: SideBySide, tally: _Tally) -> None:
+def _judge_unequal(context: _Context, both: PageComparison, tally: Tally) -> None:
     """Judge those keys of a page whose row is missing, is not what Redis has, or less than was read."""
     of_page = both.page.raw_keys
-    chosen = both.unequal()
-    if look.unheld:
-        chosen = sorted({*chosen, *(i for i, raw_key in enumerate(of_page) if raw_key in look.unheld)})
+    named = (i for i, raw_key in enumerate(of_page) if raw_key in context.unsaved or raw_key in context.undecided)
+    chosen = sorted({*both.unequal(), *named})
     raw_keys = [of_page[i] for i in chosen]
-    values = readings(look.client, raw_keys, [both.raws[i] for i in chosen])
-    keys = [key for raw_key in raw_keys if isinstance(key := parse_key(raw_key, look.prefix), CounterKey)]
-    rows = _rows(look.conn, keys)
-    seen: list[_Seen] = []
+    values = interpret_values(context.client, raw_keys, [both.raw_values[i] for i in chosen])
+    keys = [key for raw_key in raw_keys if isinstance(key := parse_key(raw_key, context.prefix), CounterKey)]
+    rows = _rows(context.conn, keys)
+    seen: list[_Observation] = []
     for key, raw_key, now in zip(keys, raw_keys, values, strict=True):
         found = tally.by_date[key.date]
         stored, carried = rows.get(key, (None, 0))
-        read = look.unheld.pop(raw_key, None)
+        read = context.unsaved.pop(raw_key, None)
         if key in rows:
             found.rows += 1
         else:
             found.with_row -= 1
-        seen.append(_Seen(key, raw_key, stored, carried, read, now))
-    _judge(look, seen, tally)
+        seen.append(_Observation(key, raw_key, stored, carried, read, now))
+    _judge(context, seen, tally, was_scanned=True)
 
 
-def _compare_unnamed(look: _Look, parameters: dict[str, Any], tally: _Tally) -> None:
+def _check_unscanned_rows(context: _Context, parameters: dict[str, Any], tally: Tally) -> None:
     """Judge the rows whose keys the scan did not find; its keys are in usage_staged."""
-    with _planned_for_days(look.conn, parameters), look.conn.cursor(name="usage_unnamed") as cursor:
+    with context.conn.cursor(name="usage_unscanned") as cursor:
         cursor.execute(query("select_unscanned_rows"), parameters)
         while rows := cursor.fetchmany(PAGE):
             keys = [CounterKey(*row[:3]) for row in rows]
-            raw_keys = [build_key(look.prefix, key) for key in keys]
-            values = read_page(look.client, raw_keys)
-            seen: list[_Seen] = []
+            raw_keys = [build_key(context.prefix, key) for key in keys]
+            values = read_page(context.client, raw_keys)
+            seen: list[_Observation] = []
             for key, raw_key, (*_, stored, carried), now in zip(keys, raw_keys, rows, values, strict=True):
                 found = tally.by_date[key.date]
                 found.rows += 1
-                read = look.unheld.pop(raw_key, None)
-                if parse_key(raw_key, look.prefix) != key:
+                read = context.unsaved.pop(raw_key, None)
+                if parse_key(raw_key, context.prefix) != key:
                     # A row under a name that no counter can have: there is none in Redis.
                     found.verdicts[Verdict.EXPIRED] += 1
                     found.more_in_redis -= (stored or 0) - carried
                 else:
-                    seen.append(_Seen(key, raw_key, stored, carried, read, now))
-            _judge(look, seen, tally)
+                    seen.append(_Observation(key, raw_key, stored, carried, read, now))
+            _judge(context, seen, tally)
 
 
-def _judge_unheld(look: _Look, tally: _Tally) -> None:
+def _judge_unsaved(context: _Context, tally: Tally) -> None:
     """Judge what this run read and neither the scan found nor a row holds."""
-    for raw_keys in pages(look.unheld):
-        seen: list[_Seen] = []
-        for raw_key, now in zip(raw_keys, read_page(look.client, raw_keys), strict=True):
-            key = parse_key(raw_key, look.prefix)
+    for raw_keys in pages(context.unsaved):
+        seen: list[_Observation] = []
+        for raw_key, now in zip(raw_keys, read_page(context.client, raw_keys), strict=True):
+            key = parse_key(raw_key, context.prefix)
             assert isinstance(key, CounterKey)  # it was read
-            seen.append(_Seen(key, raw_key, None, 0, look.unheld[raw_key], now))
-        _judge(look, seen, tally)
+            seen.append(_Observation(key, raw_key, None, 0, context.unsaved[raw_key], now))
+        _judge(context, seen, tally)
 
 
-@contextmanager
-def _planned(conn: Connection, *, seqscan: str = "on", nestloop: str = "on") -> Iterator[None]:
-    """Leave ways to go about a query out of PostgreSQL's choice."""
-    conn.execute(query("set_planner"), {"seqscan": seqscan, "nestloop": nestloop})
-    yield
-    conn.execute(query("set_planner"), {"seqscan": "on", "nestloop": "on"})
-
-
-def _planned_for_days(conn: Connection, parameters: dict[str, Any]) -> AbstractContextManager[None]:
-    """Plan a query over whole days without nested loops.
-
-    Of a day that is newer than its statistics PostgreSQL expects one row, and would compare all with all. A few
-    merchants are found by their index, for which it takes such loops.
-    """
-    return _planned(conn, nestloop="on" if parameters["merchant_dates"] else "off")
-
-
-def _unheld_readings(conn: Connection, parameters: dict[str, Any], run_id: str, prefix: str) -> dict[bytes, int]:
-    """What this run read of keys whose row holds less, or is not there."""
-    with _planned_for_days(conn, parameters):
-        rows = conn.execute(query("select_unsaved_readings"), {**parameters, "run_id": run_id}).fetchall()
+def _unsaved_readings(conn: Connection, parameters: dict[str, Any], attempt: Attempt, prefix: str) -> dict[bytes, int]:
+    """What this attempt read of keys whose row holds less, or is not there."""
+    rows = conn.execute(
+        query("select_unsaved_readings"), {**parameters, "run_id": attempt.run_id, "attempt": attempt.number}
+    )
     return {build_key(prefix, CounterKey(*key)): value for *key, value in rows}
 
 
-class _Seen(NamedTuple):
+def _undecided(conn: Connection, scopes: Sequence[Scope], prefix: str) -> dict[bytes, dt.date]:
+    """Keys of these scopes that went backwards and wait for a decision, and their dates."""
+    merchants = {scope.date: scope.merchant_ids for scope in scopes}
+    found = {}
+    for raw_key, date in dead_letters.regressed_keys(conn, merchants).items():
+        key, of_some = parse_key(raw_key, prefix), merchants[date]
+        if of_some is None or (isinstance(key, CounterKey) and key.merchant_id in of_some):
+            found[raw_key] = date
+    return found
+
+
+class _Observation(NamedTuple):
     """All that is known of a key."""
 
     key: CounterKey
@@ -296,22 +302,66 @@ class _Seen(NamedTuple):
     read: int | None
     now: int | DeadLetter | None
 
+    @property
+    def counted(self) -> int:
+        """What the row says of the counter."""
+        return (self.stored or 0) - self.carried
 
-def _judge(look: _Look, seen: Sequence[_Seen], tally: _Tally) -> None:
+
+def _judge(context: _Context, seen: Sequence[_Observation], tally: Tally, *, was_scanned: bool = False) -> None:
+    seen = [each._replace(now=_fitting(each)) for each in seen]
     lower = {
-        raw_key: stored
-        for _, raw_key, stored, carried, _, now in seen
-        if stored is not None and isinstance(now, int) and stored - carried > now
+        each.raw_key: each.stored
+        for each in seen
+        if each.stored is not None and (each.now is None or (isinstance(each.now, int) and each.counted > each.now))
     }
-    kept = dead_letters.kept(look.conn, lower)
-    for key, raw_key, stored, carried, read, now in seen:
-        if isinstance(now, DeadLetter):
-            tally.note_bad(key, (stored or 0) - carried)
+    kept = dead_letters.kept(context.conn, lower)
+    for each in seen:
+        if isinstance(each.now, DeadLetter):
+            was_good = each.stored is not None or each.read is not None
+            tally.add_bad(each.key, each.counted, with_date(each.now, each.key.date), was_good=was_good)
             continue
+        is_known = each.raw_key in context.undecided
         verdict = judge(
-            stored=stored, carried=carried, read=read, now=now, settled=look.settled[key.date], kept=kept.get(raw_key)
+            stored=each.stored,
+            carried=each.carried,
+            read=each.read,
+            now=each.now,
+            settled=context.settled[each.key.date],
+            accepted_from=kept.get(each.raw_key),
         )
-        tally.note(Difference(key, verdict, stored, carried, read, now))
+        is_excused = kept.get(each.raw_key, 0) is None  # gone, and a person said that what is stored is right
+        is_lost = verdict is Verdict.EXPIRED and not is_excused and context.is_lost(each, was_scanned=was_scanned)
+        if not verdict.fails and (is_known or is_lost):
+            verdict = Verdict.REGRESSED
+        tally.by_date[each.key.date].kept += verdict is Verdict.MATCH and each.counted > (each.now or 0)
+        tally.add(
+            Difference(each.key, verdict, each.stored, each.carried, each.read, each.now),
+            is_known=is_known,
+            was_read=was_scanned and context.was_read_to_its_end(each.key.date),
+        )
+
+
+def _fitting(seen: _Observation) -> int | DeadLetter | None:
+    """The counter, if it can be stored on top of what is carried."""
+    if isinstance(seen.now, int) and seen.now > MAX_VALUE - seen.carried:
+        return DeadLetter.overflow(seen.raw_key, seen.key.date, counter=seen.now, carried=seen.carried)
+    return seen.now
+
+
+def _state_regressions(context: _Context, tally: Tally, settings: Settings) -> None:
+    """Look once more, with rows locked, at what verification was the first to see. What is still so gets a letter."""
+    keys = [found.key for found in tally.regressed] + tally.vanished
+    vanishing = {date for date in context.settled if context.past.is_kept_still(date)} if keys else set()
+    settled = again_on_conflict(partial(settle, context.client, context.conn, keys, settings, vanishing))
+    for found in tally.regressed:
+        if found.key not in settled.regressed:
+            tally.withdraw(found)
+    tally.regressed = [found for found in tally.regressed if found.key in settled.regressed]
+    if tally.letters:
+        # What storing has told already is no second attempt.
+        known = dead_letters.open_keys(context.conn, context.settled)
+        dead_letters.open_letters(context.conn, (each for each in tally.letters if each.redis_key not in known))
 
 
 def _rows(conn: Connection, keys: Sequence[CounterKey]) -> dict[CounterKey, tuple[int | None, int]]:
@@ -320,10 +370,11 @@ def _rows(conn: Connection, keys: Sequence[CounterKey]) -> dict[CounterKey, tupl
     return {CounterKey(*row[:3]): (row[3], row[4]) for row in rows}
 
 
-def _summarize(conn: Connection, parameters: dict[str, Any], tally: _Tally, most: int) -> list[tuple[Any, ...]]:
-    """Redis beside PostgreSQL, a line a date and merchant, for people; nothing if that is more than `most` lines."""
-    rows = conn.execute(query("summarize_merchants"), {**parameters, "most": most + 1}).fetchall()
-    if len(rows) > most:
+def _summarize(conn: Connection, parameters: dict[str, Any], tally: Tally, limit: int) -> list[tuple[Any, ...]]:
+    """Redis beside PostgreSQL, a line a date and merchant, for people; nothing if that is more than `limit` lines."""
+    name = "summarize_merchants" if parameters["merchant_dates"] else "summarize_days"
+    rows = conn.execute(query(name), {**parameters, "limit": limit + 1}).fetchall()
+    if len(rows) > limit:
         return []
     lines = {(date, merchant): [number, int(counted), int(total)] for date, merchant, number, counted, total in rows}
     for of_merchant, (without_row, more) in tally.by_merchant.items():
@@ -343,35 +394,26 @@ def _parameters(scopes: Sequence[Scope]) -> dict[str, Any]:
     }
 
 
-def _require_readings(conn: Connection, run_id: str, result: BatchResult) -> None:
-    row = conn.execute(query("count_readings"), {"run_id": run_id}).fetchone()
+def _require_readings(conn: Connection, attempt: Attempt, result: BatchResult) -> dict[dt.date, int]:
+    """Make sure that the readings are there. If they were cleared away with a proof, returns what was stored then."""
+    row = conn.execute(query("count_readings"), {"run_id": attempt.run_id, "attempt": attempt.number}).fetchone()
     kept = row[0] if row else 0
-    if kept < result.live_readings:
-        raise RunIncomplete(
-            f"This run read {result.live_readings} counters of live dates, but only {kept} of these readings are left: "
-            "PostgreSQL crashed since, or the run was verified once. Clear upsert_merchant_usage with its downstream "
-            "tasks."
-        )
+    if kept >= result.live_readings:
+        return {}
+    if proven := ledger.proven_totals(conn, attempt):
+        return proven
+    raise ReadingsGone(result.live_readings, kept)
 
 
-def _open_regressions(conn: Connection, regressed: Sequence[Difference], prefix: str) -> None:
-    """Flag counters that verification was the first to see below their stored value."""
-    flagged = dead_letters.regressed_keys(conn, {difference.key.date for difference in regressed})
-    letters = [
-        DeadLetter.regression(raw_key, found.key.date, redis=found.now, postgres=found.stored, carried=found.carried)
-        for found in regressed
-        if (raw_key := build_key(prefix, found.key)) not in flagged
-        and found.now is not None
-        and found.stored is not None
-    ]
-    dead_letters.open_letters(conn, letters)
-
-
-def _date_verdict(counted: Counter[Verdict], in_redis: int, in_postgres: int) -> DateVerdict:
-    # A regression is a mismatch too, so its date is neither sealed nor cleaned up; it does not fail the run,
-    # because its dead letter already asks a person to decide and the other merchants should not wait for that.
-    if any(verdict.fails or verdict is Verdict.REGRESSED for verdict in counted):
-        return DateVerdict.MISMATCH
-    if in_redis:
-        return DateVerdict.VERIFIED
-    return DateVerdict.SOURCE_EXPIRED if in_postgres else DateVerdict.EMPTY
+def _require_rows(
+    context: _Context,
+    proven: dict[dt.date, int],
+    stored: dict[dt.date, _Totals],
+    tally: Tally,
+    result: BatchResult,
+) -> None:
+    """Make sure that an earlier proof of live dates still holds: rows only come, and only rise."""
+    for date, total in proven.items():
+        is_less = stored.get(date, _Totals()).total < total or tally.by_date[date].with_row < result.counts[date].read
+        if is_less and not context.settled.get(date, True):
+            raise RowsGone(date)

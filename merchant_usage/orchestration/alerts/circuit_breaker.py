@@ -15,53 +15,53 @@ Value = TypeVar("Value")
 HANGS_FROM: Final = 1.0
 #: So long what hung is left alone. A process has several callbacks to make, one after the other, and the DAG processor
 #: kills it after 50 s: each server is waited for twice in that time at most.
-LEFT_ALONE: Final = 30.0
+OPEN_SECONDS: Final = 30.0
 
 # Until when, by address; hashed, because an address may hold a secret. An address, and not the name of a connection:
 # one that somebody has corrected is another server.
-_left_alone: dict[int, float] = {}
+_open_until: dict[int, float] = {}
 
 
-class Impatient(Exception):
+class TimedOut(Exception):
     """It took too long."""
 
 
-class LeftAlone(Impatient):
+class CircuitOpen(TimedOut):
     """It took too long a moment ago."""
 
 
 @contextmanager
-def unless_it_hangs(address: str) -> Iterator[None]:
+def circuit_breaker(address: str) -> Iterator[None]:
     """Try something that may hang, unless it has just done so.
 
     Raises:
-        LeftAlone: it has hung just now, and is not tried.
+        CircuitOpen: it has hung just now, and is not tried.
     """
-    if time.monotonic() < _left_alone.get(hash(address), 0):
-        raise LeftAlone
-    with noted_if_it_hangs(address):
+    if time.monotonic() < _open_until.get(hash(address), 0):
+        raise CircuitOpen
+    with opened_by_hanging(address):
         yield
 
 
 @contextmanager
-def noted_if_it_hangs(address: str) -> Iterator[None]:
+def opened_by_hanging(address: str) -> Iterator[None]:
     """Go on with what may hang, and if it does, in vain, let nobody try it for a while."""
     began = time.monotonic()
     try:
         yield
     except Exception:
         if (now := time.monotonic()) - began >= HANGS_FROM:
-            _left_alone[hash(address)] = now + LEFT_ALONE
+            _open_until[hash(address)] = now + OPEN_SECONDS
         raise
 
 
-def within(seconds: float, work: Callable[[], Value]) -> Value:
+def with_timeout(seconds: float, work: Callable[[], Value]) -> Value:
     """What the work returns or raises, if it does so in time.
 
     A socket's timeout bounds each read alone, and none bounds a name's lookup: only another thread can be left behind.
 
     Raises:
-        Impatient: it did not; the thread goes on, and ends with the process at the latest.
+        TimedOut: it did not; the thread goes on, and ends with the process at the latest.
     """
     outcome: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
@@ -75,7 +75,7 @@ def within(seconds: float, work: Callable[[], Value]) -> Value:
     try:
         value, error = outcome.get(timeout=max(seconds, 0.001))
     except queue.Empty:
-        raise Impatient from None
+        raise TimedOut from None
     if error is not None:
         raise error
     return value  # type: ignore[no-any-return]  # as work returned it

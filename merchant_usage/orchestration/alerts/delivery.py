@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from merchant_usage.alerts.register import Told, Unsent
+from merchant_usage.alerts.register import FailedDelivery, Notification
 from merchant_usage.alerts.slack_message import render
 from merchant_usage.log import Log
 from merchant_usage.orchestration.alerts import slack_webhook
@@ -26,17 +26,19 @@ def has_slack() -> bool:
     return False
 
 
-def send(messages: Iterable[Told]) -> list[Unsent]:
+def send(messages: Iterable[Notification]) -> list[FailedDelivery]:
     """Post messages. Returns those that could not be sent, or perhaps not; never raises."""
     ends = time.monotonic() + BUDGET_SECONDS
     unsent = []
-    for told in messages:
+    for notification in messages:
         try:
-            slack_webhook.post(render(told), ends - time.monotonic())
+            slack_webhook.post(render(notification), ends - time.monotonic())
         except Exception as error:  # noqa: BLE001 - whatever Slack does, the run's own result stands
             why = str(error) if isinstance(error, slack_webhook.NotSent) else type(error).__name__
-            log.warning(f"Slack could not be told: {why}. It was: {told.alert.title}", kind=str(told.alert.kind))
-            unsent.append(Unsent(told.alert.key, perhaps=isinstance(error, slack_webhook.Unanswered)))
+            log.warning(
+                f"Slack could not be told: {why}. It was: {notification.alert.title}", kind=str(notification.alert.kind)
+            )
+            unsent.append(FailedDelivery(notification.alert.key, perhaps=isinstance(error, slack_webhook.Unanswered)))
         else:
-            log.info(f"Told Slack: {told.alert.title}", kind=str(told.alert.kind))
+            log.info(f"Notified Slack: {notification.alert.title}", kind=str(notification.alert.kind))
     return unsent

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from merchant_usage.alerts.alert import Kind
+from merchant_usage.alerts.alert import AlertKind
 from merchant_usage.alerts.register import Entry, Register
 from merchant_usage.log import Log
 from merchant_usage.settings import DAG_ID
@@ -26,7 +26,7 @@ from merchant_usage.settings import DAG_ID
 log = Log(__name__)
 
 #: Older entries are of another outage.
-KEPT: Final = dt.timedelta(days=2)
+MAX_AGE: Final = dt.timedelta(days=2)
 
 # What no file took. Lost with the process.
 _remembered: dict[str, Entry] = {}
@@ -50,7 +50,7 @@ def register(now: dt.datetime) -> Iterator[Register]:
         except OSError as error:
             log.warning(f"What is told cannot be kept in {folder()}: {error.strerror or error}")
         found = Register()
-        found.take_over(entry for entry in entries if entry.raised_at > now - KEPT)
+        found.take_over(entry for entry in entries if entry.raised_at > now - MAX_AGE)
         yield found
         try:
             if file is not None:
@@ -64,7 +64,7 @@ def register(now: dt.datetime) -> Iterator[Register]:
             _remembered.clear()
 
 
-def kept() -> list[Entry]:
+def read_entries() -> list[Entry]:
     """What was raised here while PostgreSQL was down, as far as it can be read."""
     found = list(_remembered.values())
     with suppress(OSError):
@@ -121,10 +121,10 @@ def _read(file: int) -> list[Entry]:
             entries.append(
                 Entry(
                     row["key"],
-                    Kind(row["kind"]),
+                    AlertKind(row["kind"]),
                     dt.datetime.fromisoformat(row["raised_at"]),
                     row["run_id"],
-                    row["told"],
+                    row["sent"],
                     row["resolved_at"] and dt.datetime.fromisoformat(row["resolved_at"]),
                 )
             )
@@ -138,7 +138,7 @@ def _write(file: int, entries: list[Entry]) -> None:
             "kind": str(entry.kind),
             "raised_at": entry.raised_at.isoformat(),
             "run_id": entry.run_id,
-            "told": entry.told,
+            "sent": entry.sent,
             "resolved_at": entry.resolved_at and entry.resolved_at.isoformat(),
         }
         for entry in entries

@@ -8,7 +8,7 @@ import pagerduty
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.pagerduty.hooks.pagerduty_events import PagerdutyEventsHook, prepare_event_data
 
-from merchant_usage.orchestration.alerts.circuit_breaker import Impatient, LeftAlone, unless_it_hangs, within
+from merchant_usage.orchestration.alerts.circuit_breaker import CircuitOpen, TimedOut, circuit_breaker, with_timeout
 from merchant_usage.orchestration.alerts.slack_webhook import NotSent
 from merchant_usage.orchestration.connections import PAGERDUTY_CONN_ID
 from merchant_usage.settings import DAG_ID
@@ -46,11 +46,11 @@ def _send(action: str, summary: str, details: dict[str, Any] | None, links: list
     )
     try:
         client = _client()
-        with unless_it_hangs(client.url):
-            within(BUDGET_SECONDS, lambda: client.send_event(**event))
-    except LeftAlone:
+        with circuit_breaker(client.url):
+            with_timeout(BUDGET_SECONDS, lambda: client.send_event(**event))
+    except CircuitOpen:
         raise NotSent("PagerDuty did not answer a moment ago, and is left alone for a while") from None
-    except Impatient:
+    except TimedOut:
         raise NotSent(f"PagerDuty did not answer within {BUDGET_SECONDS:.0f} s") from None
     except Exception as error:  # noqa: BLE001 - whatever the client raises
         # The type alone: the text may hold what was sent, the key too.

@@ -11,7 +11,7 @@ from typing import Any, Final
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-from merchant_usage.orchestration.alerts.circuit_breaker import Impatient, LeftAlone, unless_it_hangs, within
+from merchant_usage.orchestration.alerts.circuit_breaker import CircuitOpen, TimedOut, circuit_breaker, with_timeout
 from merchant_usage.orchestration.connections import SLACK_CONN_ID
 
 #: What all attempts at one message may take together. The DAG processor and the tasks have other work.
@@ -54,13 +54,13 @@ def post(body: Mapping[str, Any], budget: float = BUDGET_SECONDS) -> None:
     ends = time.monotonic() + budget
     try:
         client = SlackWebhookHook(slack_webhook_conn_id=SLACK_CONN_ID, retry_handlers=[], logger=_silent).client
-        with unless_it_hangs(client.url):
+        with circuit_breaker(client.url):
             _attempts(client, body, ends)
     except NotSent:
         raise
-    except LeftAlone:
+    except CircuitOpen:
         raise NotSent("Slack did not answer a moment ago, and is left alone for a while") from None
-    except Impatient:
+    except TimedOut:
         raise NotSent(f"Slack did not answer within {budget:.0f} s") from None
     except AirflowNotFoundException:
         raise NotSent(f"there is no usable connection {SLACK_CONN_ID}") from None
@@ -88,7 +88,7 @@ def _attempt(client: Any, body: Mapping[str, Any], seconds: float) -> Any:
     """Slack's answer. What goes wrong before the request is out is a URLError, says urllib, and nothing else is."""
     client.timeout = min(ATTEMPT_SECONDS, seconds * ANSWER_SHARE)
     try:
-        return within(seconds, lambda: client.send_dict(dict(body)))
+        return with_timeout(seconds, lambda: client.send_dict(dict(body)))
     except TimeoutError:
         raise Unanswered(f"Slack did not answer within {client.timeout:.1f} s, but may have the message") from None
     except (ConnectionError, IncompleteRead) as error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+import psycopg
 from psycopg import Connection
 
 from merchant_usage.alerts import store
@@ -15,9 +18,13 @@ from merchant_usage.alerts.register import Register
 from merchant_usage.connections import prepare
 from merchant_usage.log import Log
 from merchant_usage.orchestration.alerts import file_store
-from merchant_usage.orchestration.alerts.circuit_breaker import noted_if_it_hangs, unless_it_hangs, within
-from merchant_usage.orchestration.compat import postgres_hook
-from merchant_usage.orchestration.connections import POSTGRES_CONN_ID
+from merchant_usage.orchestration.alerts.circuit_breaker import (
+    TimedOut,
+    circuit_breaker,
+    opened_by_hanging,
+    with_timeout,
+)
+from merchant_usage.orchestration.connections import usage_postgres_hook
 
 log = Log(__name__)
 
@@ -28,7 +35,7 @@ ANSWER_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
-class Memory:
+class AlertStore:
     """What was told so far, and the database where more can be looked up; None if it is down."""
 
     register: Register
@@ -36,7 +43,7 @@ class Memory:
 
 
 @contextmanager
-def memory(keys: Iterable[str], now: dt.datetime) -> Iterator[Memory]:
+def alert_store(keys: Iterable[str], now: dt.datetime) -> Iterator[AlertStore]:
     """What was told so far, for one process at a time; what is changed in it is kept.
 
     PostgreSQL may go at any moment; what it did not keep, the file does. Only what the caller does with its connection
@@ -49,32 +56,53 @@ def memory(keys: Iterable[str], now: dt.datetime) -> Iterator[Memory]:
         try:
             address, conn, register = _open(stack, keys, now)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the news must out
-            stack.close()
             log.warning(f"PostgreSQL does not say what was told before ({type(error).__name__}); a file here does")
-            yield Memory(stack.enter_context(file_store.register(now)), None)
+            yield AlertStore(stack.enter_context(file_store.register(now)), None)
             return
-        kept = file_store.kept()
-        register.take_over(kept)
-        yield Memory(register, conn)
+        raised_here = file_store.read_entries()
+        register.take_over(raised_here)
+        yield AlertStore(register, conn)
         try:
-            with noted_if_it_hangs(address):
-                within(ANSWER_SECONDS, stack.close)  # commits
+            with opened_by_hanging(address):
+                with_timeout(ANSWER_SECONDS, stack.close)  # commits
         except Exception as error:  # noqa: BLE001 - as above
-            conn.close()  # if it hangs: others wait for its lock
+            if isinstance(error, TimedOut):
+                _hang_up(conn)
             log.warning(f"PostgreSQL does not keep what is told ({type(error).__name__}); a file here does")
             with file_store.register(now) as local:
                 local.take_over(register.changed.values())
             return
     with suppress(OSError):
-        file_store.forget(kept)
+        file_store.forget(raised_here)
 
 
 def _open(stack: ExitStack, keys: Iterable[str], now: dt.datetime) -> tuple[str, Connection, Register]:
     """The register in PostgreSQL, soon or not at all; the stack closes it, and keeps what was changed in it."""
-    hook = postgres_hook(POSTGRES_CONN_ID)
+    hook = usage_postgres_hook()
     address = hook.connection.get_uri()
-    with unless_it_hangs(address):
-        connected: Any = within(CONNECT_SECONDS, lambda: prepare(hook.get_conn()))  # type: ignore[arg-type]  # of psycopg
-        conn: Connection = stack.enter_context(closing(connected))
-        register = within(ANSWER_SECONDS, lambda: stack.enter_context(store.register(conn, keys, now)))
-    return address, conn, register
+
+    def read() -> Register:
+        # If it fails, all is closed here: after a timeout nobody else may.
+        with ExitStack() as opened:
+            opened.enter_context(closing(conn))
+            register = opened.enter_context(store.register(conn, keys, now))
+            stack.push(opened.pop_all())
+        return register
+
+    with circuit_breaker(address):
+        conn: Connection = with_timeout(CONNECT_SECONDS, lambda: prepare(hook.get_conn()))
+        try:
+            return address, conn, with_timeout(ANSWER_SECONDS, read)
+        except TimedOut:
+            _hang_up(conn)
+            raise
+
+
+def _hang_up(conn: Connection) -> None:
+    """End the session of a thread that still waits in it: others wait for its lock.
+
+    The thread then gets an error, and closes the connection. Closed from here it would be gone under the thread's feet,
+    which has crashed the process.
+    """
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,5 @@
+-- Write down who decided what, and why; nothing of it is ever changed. Parameters: redis_key (bytea, NULL for a whole date),
+-- usage_date, decision, decided_by, decided_at, reason (text or NULL), value_before and value_after (what was and is stored).
+INSERT INTO usage_decision (redis_key, usage_date, decision, decided_by, decided_at, reason, value_before, value_after)
+VALUES (%(redis_key)s, %(usage_date)s, %(decision)s, %(decided_by)s, %(decided_at)s, %(reason)s, %(value_before)s,
+        %(value_after)s);

@@ -1,0 +1,2 @@
+-- Let PostgreSQL itself refuse whatever in this transaction would write.
+SET TRANSACTION READ ONLY;
