@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Final, Self, TextIO, TypeVar
+from typing import ClassVar, Final, TextIO, TypeVar
 
 from local.airflow_api import AirflowApi
 from local.airflow_environment import PROJECT, airflow_environment
 from local.processes import FolderWatcher, end_processes
 from local.servers.processes import free_port, keep_password, lock_folder
+from local.startable import Startable
 
 #: Airflow's processes, and by what names their health is told.
 COMPONENTS: Final = {
@@ -46,7 +46,7 @@ class AirflowError(RuntimeError):
     """The local Airflow did not do what it should. The message says which part, why, and where its log is."""
 
 
-class LocalAirflow:
+class LocalAirflow(Startable):
     """An Airflow of its own home, metadata database, environment and port."""
 
     COMPONENTS: ClassVar[Mapping[str, str]] = COMPONENTS
@@ -86,17 +86,6 @@ class LocalAirflow:
         self._lock: TextIO | None = None
         self._api: AirflowApi | None = None
 
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self.stop()
-
     @property
     def url(self) -> str:
         """The address of the UI."""
@@ -119,33 +108,32 @@ class LocalAirflow:
         """Its components' process ids."""
         return [process.pid for process in self._processes.values()]
 
-    def start(self) -> None:
-        """Migrate the metadata, start all components, and wait until each says that it is healthy."""
-        if self._processes:
-            return
-        try:
-            self._open()
-            if self._migrate_first:
-                self._migrate()
-            port_is_fixed = self._port is not None
-            for attempt in range(1, PORT_ATTEMPTS + 1):
-                if not port_is_fixed:
-                    self._port = free_port()
-                self._launch()
-                try:
-                    self.wait_until(self._healthy, "all of Airflow is healthy", START_SECONDS)
-                except AirflowError:
-                    # Somebody took the port after it was found free; the other processes know it by then.
-                    if port_is_fixed or attempt == PORT_ATTEMPTS or not self._port_was_taken():
-                        raise
-                    self._end_components()
-                else:
-                    return
-        except BaseException:
-            self.stop()
-            raise
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not ended by `close`."""
+        return bool(self._processes)
 
-    def stop(self) -> None:
+    def _start(self) -> None:
+        """Migrate the metadata, start all components, and wait until each says that it is healthy."""
+        self._open()
+        if self._migrate_first:
+            self._migrate()
+        port_is_fixed = self._port is not None
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            if not port_is_fixed:
+                self._port = free_port()
+            self._launch()
+            try:
+                self.wait_until(self._healthy, "all of Airflow is healthy", START_SECONDS)
+            except AirflowError:
+                # Somebody took the port after it was found free; the other processes know it by then.
+                if port_is_fixed or attempt == PORT_ATTEMPTS or not self._port_was_taken():
+                    raise
+                self._end_components()
+            else:
+                return
+
+    def close(self) -> None:
         """End every process, in good order and if need be by SIGKILL, and let go of the home."""
         self._end_components()
         if self._watcher is not None:
@@ -197,7 +185,7 @@ class LocalAirflow:
             done = subprocess.run(
                 [sys.executable, "-m", "airflow", *arguments],
                 cwd=self._work,
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -230,7 +218,7 @@ class LocalAirflow:
         (self.logs / "db-migrate.log").write_text(said, encoding="utf-8")
 
     def _launch(self) -> None:
-        environment = self._environment()
+        environment = self.environment()
         for component in self._components:
             # Task logs are read from the folder: nothing needs to serve them to the network.
             options = ["--skip-serve-logs"] if component in {"scheduler", "triggerer"} else []
@@ -268,7 +256,8 @@ class LocalAirflow:
         health = self.api.health()
         return all(health.get(self.COMPONENTS[component]) == "healthy" for component in self._components)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """All variables of its processes, secrets among them."""
         environment = airflow_environment(
             self.home, self.logs, self._database_url, self._port, keep_password(self.home), self._dags_folder
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -59,7 +60,9 @@ class AirflowApi:
 
     def __init__(self, url: str) -> None:
         # A proxy of the user's has no part in this: it is on this machine.
-        self._http = httpx.Client(base_url=f"{url}{self.ROOT}", timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._http = httpx.Client(
+            base_url=f"{url}{self.ROOT}", timeout=TIMEOUT_SECONDS, trust_env=False, auth=_TokenForAll(url)
+        )
 
     def close(self) -> None:
         """Close its connections."""
@@ -93,11 +96,16 @@ class AirflowApi:
         """Give a run a note, as a person does in the UI."""
         self._http.patch(_run_path(dag_id, run_id), json={"note": text}).raise_for_status()
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> DagRun:
+    def trigger(self, dag_id: str, conf: Mapping[str, Any], logical_date: dt.datetime | None = None) -> DagRun:
         """Start a run by hand, as `airflow dags trigger` does."""
-        answer = self._http.post(f"/dags/{dag_id}/dagRuns", json={**self.ANY_DATE, "conf": dict(conf)})
+        named = {"logical_date": logical_date.isoformat()} if logical_date else self.ANY_DATE
+        answer = self._http.post(f"/dags/{dag_id}/dagRuns", json={**named, "conf": dict(conf)})
         answer.raise_for_status()
         return _run(answer.json())
+
+    def mark(self, dag_id: str, run_id: str, state: str) -> None:
+        """Set a run's state, as a person does in the UI."""
+        self._http.patch(_run_path(dag_id, run_id), json={"state": state}).raise_for_status()
 
     def clear(self, dag_id: str, run_id: str, tasks: Sequence[str | tuple[str, int]]) -> None:
         """Clear tasks of a run, or (task id, map index) of mapped ones, with all that comes after them."""
@@ -113,11 +121,20 @@ class AirflowApi:
         )
         answer.raise_for_status()
 
-    def backfill_is_running(self, dag_id: str) -> bool:
-        """Whether a backfill of the DAG is not completed yet; another one cannot be made meanwhile."""
-        return any(
-            backfill["completed_at"] is None for backfill in self._pages("/backfills", "backfills", dag_id=dag_id)
-        )
+    def complete_backfills(self, dag_id: str) -> bool:
+        """Complete the DAG's backfills once their runs have ended; returns whether none is left.
+
+        Another one cannot be made before, and the scheduler looks only every 30 s.
+        """
+        if any(run.run_type == "backfill" and not run.finished for run in self.runs(dag_id)):
+            return False
+        for backfill in self._pages("/backfills", "backfills", dag_id=dag_id):
+            if backfill["completed_at"] is None:
+                answer = self._http.put(f"/backfills/{backfill['id']}/cancel")
+                # Unless the scheduler has looked meanwhile.
+                if answer.status_code != httpx.codes.CONFLICT:
+                    answer.raise_for_status()
+        return True
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """All task instances of a run."""
@@ -145,6 +162,16 @@ class AirflowApi:
             for error in event.get("error_detail") or ()
         ]
 
+    def frames(self, dag_id: str, run_id: str, task: TaskInstance) -> list[str]:
+        """The files of the frames that a task's last attempt logged."""
+        found = []
+        for event in self._log_events(dag_id, run_id, task):
+            if isinstance(event, str):
+                found += re.findall(r'^\s*File "([^"]+)", line', event)
+            else:
+                found += [frame["filename"] for error in event.get("error_detail") or () for frame in error["frames"]]
+        return found
+
     def _log_events(self, dag_id: str, run_id: str, task: TaskInstance) -> list[str | dict[str, Any]]:
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{task.task_id}/logs/{task.try_number}"
         return list(self._get(path, map_index=task.map_index, full_content=True)["content"])
@@ -170,6 +197,27 @@ class AirflowApi:
             offset += len(page)
             if len(page) < PAGE:
                 break
+
+
+class _TokenForAll(httpx.Auth):
+    """Asks for a token where the API wants one even of those who need no login: 3.1 and 3.2."""
+
+    requires_response_body = True
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._headers: dict[str, str] = {}
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send a request, and once more with a token."""
+        request.headers.update(self._headers)
+        answer = yield request
+        if answer.status_code == httpx.codes.UNAUTHORIZED and not self._headers:
+            given = yield httpx.Request("GET", f"{self._url}/auth/token")
+            if given.is_success:
+                self._headers = {"Authorization": f"Bearer {given.json()['access_token']}"}
+                request.headers.update(self._headers)
+                yield request
 
 
 def _run_path(dag_id: str, run_id: str) -> str:

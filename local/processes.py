@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,17 +24,18 @@ GRACE_SECONDS: Final = 3
 KILL_SECONDS: Final = 10
 
 
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """The processes of Airflow (or of any Python) whose working directory is `folder`, but for this one."""
+def _is_python(process: psutil.Process) -> bool:
+    """Whether it is Airflow's, or any Python. A shell that somebody has open in a folder is not ours."""
+    named = " ".join([process.name(), *process.cmdline()[:1]]).lower()
+    return any(word in named for word in ("python", "airflow"))
+
+
+def processes_in(folder: Path, is_ours: Callable[[psutil.Process], bool] = _is_python) -> list[psutil.Process]:
+    """Those of our processes whose working directory is `folder`, but for this one."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid == os.getpid() or Path(process.cwd()) != folder:
-                continue
-            # A shell that somebody has open there is not ours.
-            if any(
-                word in " ".join([process.name(), *process.cmdline()[:1]]).lower() for word in ("python", "airflow")
-            ):
+            if process.pid != os.getpid() and Path(process.cwd()) == folder and is_ours(process):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             # It has just ended (a zombie too has no directory), or it is another user's: not ours either way.
@@ -64,27 +66,38 @@ def end_processes(folder: Path, *, grace_seconds: float) -> None:
         time.sleep(0.05)
 
 
-class FolderWatcher:
-    """Ends all processes that work in a folder when this process is gone, however it went (SIGKILL too)."""
+class Watcher:
+    """Another process, which acts when this one is gone, however it went (SIGKILL too).
 
-    def __init__(self, folder: Path) -> None:
-        """Watch `folder`, which must be without symbolic links."""
+    It waits for the end of a pipe that only this process holds open. Unlike Linux's PR_SET_PDEATHSIG this also works on
+    macOS, and is not tied to the thread that started what is watched over.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "local.processes", str(folder)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             # Not in the terminal's group: Ctrl-C must reach this process first, never the watcher.
             start_new_session=True,
-            cwd=PROJECT,
+            cwd=folder,
         )
 
     def dismiss(self) -> None:
-        """Stop watching, without an end to anything."""
+        """Let it end without acting."""
         self._process.kill()
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()
+
+
+class FolderWatcher(Watcher):
+    """Ends all processes that work in a folder when this process is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        """Watch `folder`, which must be without symbolic links."""
+        super().__init__([sys.executable, "-m", "local.processes", str(folder)], PROJECT)
 
 
 def main() -> None:

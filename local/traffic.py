@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
+import redis
 from redis.exceptions import RedisError
 
 from merchant_usage import clock
 from merchant_usage.connections import REDIS_URL, redis_from_url
 from merchant_usage.model.keys import CounterKey, build_key
-from merchant_usage.source.counters import MAX_VALUE, RedisClient
+from merchant_usage.source.counters import MAX_VALUE
 
 PREFIX: Final = "usage"
 TTL: Final = dt.timedelta(days=7)
@@ -57,7 +60,7 @@ def poison(today: dt.date) -> dict[str, str | list[str]]:
     }
 
 
-def count(client: RedisClient, key: CounterKey, units: int) -> None:
+def count(client: redis.Redis, key: CounterKey, units: int) -> None:
     """Count some usage."""
     name = build_key(PREFIX, key)
     client.incrby(name, units)
@@ -90,7 +93,7 @@ class Traffic:
 
     def write_days(self, *days: dt.date) -> int:
         """Write what was counted on these days so far, where nothing is yet; returns the number of counters."""
-        with redis_from_url(self._environment) as client:
+        with self._redis() as client:
             counters = [CounterKey(who, day, what) for day in days for who in MERCHANTS for what in METRICS]
             for key in counters:
                 units = self._random.randint(1, METRICS[key.metric_type])
@@ -101,7 +104,7 @@ class Traffic:
     def write_poison(self, today: dt.date) -> int:
         """Write the keys that cannot be counted; returns how many."""
         bad = poison(today)
-        with redis_from_url(self._environment) as client:
+        with self._redis() as client:
             for name, value in bad.items():
                 client.delete(name)
                 if isinstance(value, list):
@@ -111,6 +114,12 @@ class Traffic:
                 client.expire(name, TTL)
         return len(bad)
 
+    @contextmanager
+    def _redis(self) -> Iterator[redis.Redis]:
+        with redis_from_url(self._environment) as client:
+            assert isinstance(client, redis.Redis)  # the demo's own
+            yield client
+
     def check(self) -> None:
         """Raise what ended the counting, if anything did."""
         if self._error is not None:
@@ -118,7 +127,7 @@ class Traffic:
 
     def _keep_counting(self) -> None:
         try:
-            with redis_from_url(self._environment) as client:
+            with self._redis() as client:
                 while not self._over.wait(PAUSE_SECONDS):
                     self._burst(client)
         except RedisError as error:

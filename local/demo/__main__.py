@@ -27,6 +27,7 @@ from local.demo.errors import DemoError
 from local.demo.runs import Followed, has_caught_up, judge_runs
 from local.demo.screen import Screen
 from local.demo.servers import Servers, open_servers
+from local.running import FOLDER, leave_environment
 from local.servers import ServerError
 from local.servers.processes import lock_folder
 from local.traffic import MERCHANTS, Traffic
@@ -37,7 +38,6 @@ from merchant_usage.log import send_to, with_fields
 from merchant_usage.settings import DAG_ID, Settings, load_settings
 from merchant_usage.sink import schema
 
-FOLDER: Final = PROJECT / ".local" / "demo"
 # A mapped task takes half a second of two cores: eight batches are enough to see them.
 MAPPED_TASKS: Final = "8"
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (AirflowError, DemoError, ServerError, UsageError, RedisError, psycopg.Error, TimeoutError) as error:
         screen.say(str(error), "red")
-        screen.say(f"The logs are in {_told(FOLDER)}.")
+        screen.say(f"The logs are in {_shortened(FOLDER)}.")
         return 1
 
 
@@ -80,7 +80,7 @@ def _demo(screen: Screen, environ: MutableMapping[str, str], *, once: bool) -> b
 
 def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack, *, once: bool) -> bool:
     servers = open_servers(stack, FOLDER, environ)
-    screen.say(servers.told)
+    screen.say(servers.places)
     urls = {REDIS_URL: servers.redis_url, POSTGRES_URL: servers.postgres_url}
     conn = stack.enter_context(postgres_from_url(urls))
     kept = metadata.open_metadata(servers.postgres_url, clock.now())
@@ -110,6 +110,7 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
     ):
         stack.enter_context(airflow)
     metadata.mark_complete(servers.postgres_url, kept)
+    stack.callback(leave_environment(FOLDER, urls, airflow.environment()).unlink, missing_ok=True)
     screen.say(f"Airflow is up: {airflow.url}")
     screen.say(
         f"The scheduler catches up by itself, hour by hour from {kept.start:%d %b %H:%M} UTC on"
@@ -124,7 +125,9 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
     yesterday, today = _dates()
     conf = {"from_date": str(yesterday), "to_date": str(today)}
     by_hand = airflow.api.trigger(DAG_ID, conf)
-    screen.say(f'By hand: airflow dags trigger {DAG_ID} -c \'{{"from_date": "{yesterday}", "to_date": "{today}"}}\'')
+    screen.say(
+        f'By hand: ./run airflow dags trigger {DAG_ID} -c \'{{"from_date": "{yesterday}", "to_date": "{today}"}}\''
+    )
 
     def all_done(runs: list[DagRun]) -> bool:
         return all(run.finished for run in runs) and by_hand.run_id in {run.run_id for run in runs}
@@ -135,7 +138,7 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
     if verified:
         screen.say("Every run was verified.", "bold green")
     else:
-        screen.say(f"NOT every run was verified. The logs are in {_told(airflow.logs)}.", "bold red")
+        screen.say(f"NOT every run was verified. The logs are in {_shortened(airflow.logs)}.", "bold red")
     if not once:
         _stay(screen, airflow, traffic)
     return verified
@@ -174,6 +177,11 @@ def _report(
 
 def _stay(screen: Screen, airflow: LocalAirflow, traffic: Traffic) -> None:
     screen.say(f"Look around: {airflow.url}/dags/{DAG_ID}", "bold")
+    screen.show(report.commands_table())
+    screen.say(
+        f"Its data is in {_shortened(FOLDER)}; to begin anew, end it and: rm -rf {_shortened(FOLDER)}. Its connections "
+        "come from the environment (AIRFLOW_CONN_USAGE_REDIS, AIRFLOW_CONN_USAGE_POSTGRES), so the UI lists none."
+    )
     screen.say("It stays up, counts on and runs every hour until Ctrl-C.")
     try:
         while True:
@@ -189,7 +197,7 @@ def _dates() -> tuple[dt.date, dt.date]:
     return today - dt.timedelta(days=1), today
 
 
-def _told(folder: Path) -> str:
+def _shortened(folder: Path) -> str:
     return str(folder.relative_to(PROJECT))
 
 
@@ -197,5 +205,5 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
     raise KeyboardInterrupt
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and __spec__ is not None and __spec__.name == "local.demo.__main__":
     sys.exit(main())

@@ -15,6 +15,8 @@ from local.demo.errors import DemoError
 from local.demo.screen import Screen, Update
 from merchant_usage import clock
 from merchant_usage.model.report import DateVerdict
+from merchant_usage.model.run import SCHEDULED
+from merchant_usage.orchestration.names import SCAN_TASK_ID
 from merchant_usage.settings import DAG_ID, Settings
 from merchant_usage.sink import ledger
 
@@ -37,7 +39,7 @@ class RunVerdict:
     verified: bool
 
 
-def told(run: DagRun) -> str:
+def name_of(run: DagRun) -> str:
     """What people call a run."""
     if run.interval_start is None or run.interval_end is None or run.run_type == "manual":
         return f"{run.run_type} run"
@@ -46,7 +48,7 @@ def told(run: DagRun) -> str:
 
 def has_caught_up(runs: Sequence[DagRun], settings: Settings) -> bool:
     """Whether there is a finished run for every interval that is over."""
-    done = {run.interval_start for run in runs if run.run_type == "scheduled" and run.finished}
+    done = {run.interval_start for run in runs if run.run_type == SCHEDULED and run.finished}
     start, now = settings.start_date, clock.now()
     while start + settings.interval <= now:
         if start not in done:
@@ -93,10 +95,12 @@ class Followed:
 
     def _show(self, run: DagRun, update: Update) -> None:
         tasks = self._airflow.api.tasks(DAG_ID, run.run_id)
-        update(told(run), sum(task.finished for task in tasks), len(tasks))
+        update(name_of(run), sum(task.finished for task in tasks), len(tasks))
         if run.finished:
             self._finished.add(run.run_id)
-            self._screen.say(f"{told(run)}: {run.state}, {len(tasks)} tasks", "" if run.state == "success" else "red")
+            self._screen.say(
+                f"{name_of(run)}: {run.state}, {len(tasks)} tasks", "" if run.state == "success" else "red"
+            )
 
 
 def judge_runs(airflow: LocalAirflow, conn: Connection, runs: Sequence[DagRun], settings: Settings) -> list[RunVerdict]:
@@ -110,7 +114,7 @@ def judge_runs(airflow: LocalAirflow, conn: Connection, runs: Sequence[DagRun], 
         proven = DateVerdict.VERIFIED in of_run.values() and set(of_run.values()) <= FINE
         if not of_run and run.state == "success":
             # A run whose dates were all verified, over and settled says so instead of proving them again.
-            note = (airflow.api.xcom(DAG_ID, run.run_id, "scan_usage", "plan") or {}).get("nothing_to_do", "")
+            note = (airflow.api.xcom(DAG_ID, run.run_id, SCAN_TASK_ID, "plan") or {}).get("nothing_to_do", "")
             proven = bool(note)
         verdicts.append(RunVerdict(run, dict(sorted(of_run.items())), note, proven and run.state == "success"))
     return verdicts

@@ -22,7 +22,7 @@ class Servers:
     own_postgres: bool
 
     @property
-    def told(self) -> str:
+    def places(self) -> str:
         """Which servers these are, without passwords."""
         redis = f"{'Started Valkey' if self.own_redis else 'Redis'} at {_place(self.redis_url)}"
         postgres = f"{'started PostgreSQL' if self.own_postgres else 'PostgreSQL'} at {_place(self.postgres_url)}"

@@ -6,30 +6,32 @@ import signal
 import subprocess
 import tempfile
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, ClassVar, Self, TextIO
+from typing import IO, ClassVar, TextIO
 
 import psycopg
 import redis
 
 from local.servers.processes import (
+    SERVER_ENVIRONMENT,
     ServerError,
-    Watcher,
+    ServerWatcher,
     free_port,
     keep_password,
     kill_processes_in,
     lock_folder,
 )
+from local.startable import Startable
 
 START_SECONDS = 30
 STOP_SECONDS = 30
 PORT_ATTEMPTS = 5
 
 
-class Server(ABC):
-    """One server process and its folder. Start and stop it with `with`, or by its methods."""
+class Server(Startable):
+    """One server process and its folder."""
 
     _program: ClassVar[str]
     _stop_signal: ClassVar[signal.Signals]
@@ -42,18 +44,7 @@ class Server(ABC):
         self._password = ""
         self._lock: TextIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: Watcher | None = None
-
-    def __enter__(self) -> Self:
-        """Start the server."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the server and let go of its folder."""
-        self.close()
+        self._watcher: ServerWatcher | None = None
 
     @property
     @abstractmethod
@@ -96,20 +87,13 @@ class Server(ABC):
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Start, and wait until it answers. What a killed run left in the folder is cleaned up first."""
-        if self.running:
-            return
+    def _start(self) -> None:
         self._forget_process()
-        try:
-            self._open_folder()
-            self._prepare()
-            kill_processes_in(self._data, self._program)
-            self._launch()
-            self._complete()
-        except BaseException:
-            self.close()
-            raise
+        self._open_folder()
+        self._prepare()
+        kill_processes_in(self._data, self._program)
+        self._launch()
+        self._complete()
 
     def stop(self) -> None:
         """End it in good order (after 30 seconds by SIGKILL). Its data and port stay for the next start."""
@@ -166,7 +150,31 @@ class Server(ABC):
     def _ping(self) -> None:
         """Return when the server answers; raise its client's error when it does not yet."""
 
-    def _complete(self) -> None:  # noqa: B027 - most servers are complete as soon as they answer
+    def _run_in_background(
+        self,
+        command: Sequence[str | Path],
+        log: IO[bytes],
+        environment: Mapping[str, str] = SERVER_ENVIRONMENT,
+        user: int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start the server's program in its data folder, as this user and group if it is not to be the caller."""
+        return subprocess.Popen(
+            command,
+            cwd=self._data,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C in a terminal is for this process, which then stops its servers in good order.
+            start_new_session=True,
+            # Some write a file with passwords anew, as readable as this lets it be.
+            umask=0o077,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+
+    def _complete(self) -> None:
         """Do what can only be done on the running server."""
 
     def _delete(self) -> None:
@@ -195,7 +203,7 @@ class Server(ABC):
             with self.log.open("a+b") as log:
                 log_start = log.seek(0, os.SEEK_END)
                 self._process = self._spawn(log)
-                self._watcher = Watcher(self._process.pid, self._stop_signal)
+                self._watcher = ServerWatcher(self._process.pid, self._stop_signal)
                 trouble = self._wait_until_ready()
                 if trouble is None:
                     return

@@ -12,12 +12,12 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from local.servers.base import Server
-from local.servers.postgres_programs import find_programs, make_refuge, others_can_enter, run, runs_as
-from local.servers.processes import SERVER_ENVIRONMENT, ServerError, write_private
+from local.servers.processes import ServerError, write_private
+from local.servers.programs import Programs, chosen_version, find_postgres, required, runs_as, wheel_postgres
+from local.servers.unprivileged import UnprivilegedServer
 
 
-class Postgres(Server):
+class Postgres(UnprivilegedServer):
     """A PostgreSQL server with one superuser, `usage`, and a database `usage`."""
 
     _program = "postgres"
@@ -30,9 +30,14 @@ class Postgres(Server):
         *,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
+        version: int | None = None,
     ) -> None:
-        """Describe the server; `settings` are those of postgresql.conf, and win over ours."""
+        """Describe the server; `settings` are those of postgresql.conf, and win over ours.
+
+        `version` is a major version, as Debian builds it. None is what LOCAL_POSTGRES names, and else the wheel's.
+        """
         super().__init__(folder, port=port)
+        self._version = version or chosen_version()
         self._settings = dict(settings or {})
 
     @property
@@ -51,30 +56,16 @@ class Postgres(Server):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url_of(name)
 
-    @property
-    def _home(self) -> Path:
-        """The folder itself; or, as root and when "nobody" cannot enter it, the refuge it has elsewhere."""
-        refuge = self.folder / "refuge"
-        return refuge.readlink() if refuge.is_symlink() else self.folder
-
-    @property
-    def _data(self) -> Path:
-        return self._home / "data"
-
-    @property
-    def _folder_mode(self) -> int:
-        # "nobody" must be able to pass through, but not to list.
-        return 0o700 if runs_as() is None else 0o711
-
     def _prepare(self) -> None:
-        refuge = self.folder / "refuge"
-        if not self._home.exists():
-            raise ServerError(f"The data was in {self._home}, which is gone: remove {self.folder} and start again.")
-        if runs_as() is not None and not refuge.is_symlink() and not others_can_enter(self.folder):
-            refuge.symlink_to(make_refuge())
-        self._programs = find_programs(self._home)
+        super()._prepare()
+        self._programs = self._find_programs().for_user("postgres", self._home)
         if not self._data.exists():
             self._initialise()
+
+    def _find_programs(self) -> Programs:
+        if self._version is None:
+            return wheel_postgres()
+        return required(find_postgres(self._version), f"PostgreSQL {self._version}")
 
     def _initialise(self) -> None:
         """Make the cluster, in a draft first: a half-made one must never look like a whole one."""
@@ -87,8 +78,8 @@ class Postgres(Server):
             os.chown(draft, user, user)
             os.chown(password_file, user, user)
         try:
-            run(
-                self._programs / "initdb",
+            self._programs.run(
+                "initdb",
                 f"--pgdata={draft}",
                 f"--pwfile={password_file}",
                 "--username=usage",
@@ -117,33 +108,11 @@ class Postgres(Server):
             "unix_socket_directories": "",
             **self._settings,
         }
-        user = runs_as()
-        return subprocess.Popen(
-            [
-                self._programs / "postgres",
-                "-D",
-                self._data,
-                *(f"--{name}={value}" for name, value in settings.items()),
-            ],
-            cwd="/",
-            env=SERVER_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            # Ctrl-C in a terminal is for this process, which then stops its servers in good order.
-            start_new_session=True,
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
-        )
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return self._run_unprivileged("postgres", "-D", self._data, *options, log=log)
 
     def _complete(self) -> None:
         self.create_database("usage")
-
-    def _delete(self) -> None:
-        shutil.rmtree(self._home)
-        # The folder still stands if its home was elsewhere.
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _ping(self) -> None:
         with psycopg.connect(self.url_of("postgres"), connect_timeout=2):

