@@ -97,7 +97,7 @@ def _measure_data_set(stage: Stage, rounds: int, *, quick: bool) -> dict[str, An
     data = stage.data
     measured: dict[str, Any] = {
         "name": data.name,
-        "told": data.told,
+        "description": data.description,
         "merchants": data.merchants,
         "wanted": data.wanted,
         "keys": data.keys,
@@ -109,6 +109,8 @@ def _measure_data_set(stage: Stage, rounds: int, *, quick: bool) -> dict[str, An
     if data in {MEDIUM, LARGE, QUICK}:
         measured["neighbour"] = footprint.neighbour(stage, idle_seconds=0.5 if quick else 5)
         measured["connections"] = footprint.connections(stage)
+        few = {"names": 2, "values": 2}
+        measured["garbage"] = footprint.garbage(stage, **(few if quick else {"names": 18, "values": 10}))
         if data.wanted <= SIZE_UP_TO:
             measured["size"] = footprint.size(stage, runs=1 if quick else footprint.RUNS_A_DAY)
     print(f"{data.name}: footprint done", file=sys.stderr)
@@ -119,5 +121,5 @@ def _measure_xcom(valkey: Valkey, postgres: Postgres, conn: Connection, data: Da
     return footprint.xcom(Stage.set(valkey, postgres, conn, data))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and __spec__ is not None and __spec__.name == "bench.__main__":
     main()

@@ -39,7 +39,7 @@ class DataSet:
         return self.wanted * self.days + self.others
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What it is, for a heading."""
         beside = f" beside {self.others:,} other keys" if self.others else ""
         days = f" over {self.days} days of which one is wanted" if self.days > 1 else ""

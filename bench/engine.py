@@ -18,7 +18,7 @@ from merchant_usage.connections import prepare
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import load_settings
-from merchant_usage.steps import scan as scan_step
+from merchant_usage.steps.scan import scan
 from merchant_usage.steps.store import BatchResult
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def engine(servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datet
         results, _failures = pipeline.store_all(servers.client, servers.conn, plan, batches, load_settings({}))
         return results  # fewer than batches if any failed; the rows are counted at the end
 
-    return lambda: _run(servers, store, here=True, verified=verified, now=now)
+    return lambda: _run(servers, store, in_process=True, verified=verified, now=now)
 
 
 def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Work:
@@ -57,11 +57,11 @@ def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Wor
     def store(plan: Plan, batches: Sequence[Batch]) -> list[BatchResult]:
         # In turn, as an executor hands out mapped tasks.
         for number, pipe in enumerate(pipes):
-            pipe.send((plan.run_id, [batch.to_xcom() for batch in batches[number::PROCESSES]]))
-        return [BatchResult.from_xcom(result) for pipe in pipes for result in pipe.recv()]
+            pipe.send((plan.run_id, [batch.to_json() for batch in batches[number::PROCESSES]]))
+        return [BatchResult.from_json(result) for pipe in pipes for result in pipe.recv()]
 
     def work() -> Figures:
-        figures = _run(servers, store, here=False, verified=verified, now=NOW)
+        figures = _run(servers, store, in_process=False, verified=verified, now=NOW)
         for pipe in pipes:
             pipe.send(None)
         return {**figures, "megabytes": max([peak_megabytes(), *(pipe.recv() for pipe in pipes)])}
@@ -69,15 +69,15 @@ def engine_in_two(servers: Servers, _: DataSet, *, verified: bool = True) -> Wor
     return work
 
 
-def scan(servers: Servers, _: DataSet) -> Work:
+def scan_only(servers: Servers, _: DataSet) -> Work:
     """Only the scan: how many bytes its plan and its batches take in XCom."""
     prepare(servers.conn)
 
     def work() -> Figures:
-        plan, batches = scan_step.scan(servers.client, servers.conn, _new_run(NOW), load_settings({}))
-        sizes = [len(json.dumps(batch.to_xcom())) for batch in batches]
+        plan, batches = scan(servers.client, servers.conn, _new_run(NOW), load_settings({}))
+        sizes = [len(json.dumps(batch.to_json())) for batch in batches]
         return {
-            "plan_bytes": len(json.dumps(plan.to_xcom())),
+            "plan_bytes": len(json.dumps(plan.to_json())),
             "batches": len(batches),
             "batches_bytes": sum(sizes),
             "largest_batch_bytes": max(sizes),
@@ -86,10 +86,10 @@ def scan(servers: Servers, _: DataSet) -> Work:
     return work
 
 
-def _run(servers: Servers, store: Store, *, here: bool, verified: bool, now: dt.datetime) -> Figures:
+def _run(servers: Servers, store: Store, *, in_process: bool, verified: bool, now: dt.datetime) -> Figures:
     settings, run = load_settings({}), _new_run(now)
     started = time.perf_counter()
-    plan, batches = scan_step.scan(servers.client, servers.conn, run, settings, here=here)
+    plan, batches = scan(servers.client, servers.conn, run, settings, in_process=in_process)
     scanned = time.perf_counter()
     results = store(plan, batches)
     stored = time.perf_counter()
@@ -112,7 +112,7 @@ def _store_for(pipe: Pipe[Any, Any], redis_url: str, postgres_url: str) -> None:
     pipe.send("connected")
     while (task := pipe.recv()) is not None:
         run_id, batches = task
-        pipe.send([result.to_xcom() for result in _store(servers, run_id, map(Batch.from_xcom, batches))])
+        pipe.send([result.to_json() for result in _store(servers, run_id, map(Batch.from_json, batches))])
     pipe.send(peak_megabytes())
 
 
@@ -127,5 +127,5 @@ ENGINES: Final[dict[str, Callable[[Servers, DataSet], Work]]] = {
     "live": partial(engine, now=NOON),
     "stored_by_two": partial(engine_in_two, verified=False),
     "verified_by_two": engine_in_two,
-    "scan": scan,
+    "scan": scan_only,
 }

@@ -20,6 +20,8 @@ RUNS_A_DAY = 24
 #: Another client asks about a thousand times a second: enough for a p99, and no load to speak of.
 SECONDS_BETWEEN_GETS = 0.001
 SECONDS_BETWEEN_SAMPLES = 0.005
+NAME_BYTES = 64 * 2**20
+VALUE_BYTES = 100 * 2**20
 
 # A parallel query's helpers bear their leader's name; they are no connections.
 _CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND backend_type = 'client backend'"
@@ -131,6 +133,21 @@ def xcom(stage: Stage) -> Figures:
     figures = stage.run("scan")
     sizes = {name: figures[name] for name in ("plan_bytes", "batches", "batches_bytes", "largest_batch_bytes")}
     return {"merchants": float(stage.data.merchants), **sizes}
+
+
+def garbage(stage: Stage, *, names: int, values: int) -> Figures:
+    """Megabytes of a first load at its peak, with names of 64 MB and values of 100 MB among the counters."""
+    stage.empty()
+    added = [b"usage:" + b"x" * NAME_BYTES + b"%d" % n for n in range(names)]
+    for name in added:
+        stage.client.set(name, 1)
+    bad = [f"usage:bad_{n}:{DAY}:metric_0" for n in range(values)]
+    for key in bad:
+        stage.client.setrange(key, VALUE_BYTES, "x")
+    try:
+        return {"names": float(names), "values": float(values), "peak": stage.run("verified")["megabytes"]}
+    finally:
+        stage.client.delete(*added, *bad)
 
 
 def redis_bytes(stage: Stage) -> float:

@@ -39,6 +39,6 @@ def _implementation() -> str:
 
 
 def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", told.read_text()) if told.exists() else None
+    cpus = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpus.read_text()) if cpus.exists() else None
     return found[1] if found else platform.processor() or "unknown"

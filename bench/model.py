@@ -1,7 +1,7 @@
 """The cost model: what a run takes for other numbers of keys, merchants, primaries and workers.
 
-All constants come from a report of the benchmark, so they are those of its machine.
-docs/explanation/performance.md says how far they carry.
+All constants come from a report of the benchmark, so they are those of its machine. docs/explanation/performance.md
+says how far they carry.
 """
 
 from __future__ import annotations

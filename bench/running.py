@@ -75,7 +75,7 @@ class Stage:
         said, _ = process.communicate()
         seconds = time.perf_counter() - started
         if process.returncode:
-            raise SystemExit(f"Contestant {contestant} failed on {self.data.told}")
+            raise SystemExit(f"Contestant {contestant} failed on {self.data.description}")
         figures: Figures = json.loads(said)
         return {**figures, "process_seconds": seconds}
 

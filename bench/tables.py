@@ -77,7 +77,9 @@ def _race(measured: dict[str, Any], rounds: int) -> Sheet:
             )
         )
     headings = ("contestant", "seconds", "of the floor", "µs a counter", "scan + store + verify", "process", "MB")
-    title = f"{measured['told']}; {measured['wanted']:,} keys wanted of {measured['keys']:,}, medians of {rounds}"
+    title = (
+        f"{measured['description']}; {measured['wanted']:,} keys wanted of {measured['keys']:,}, medians of {rounds}"
+    )
     return Sheet(title, headings, rows)
 
 
@@ -93,11 +95,14 @@ def _footprint(measured: dict[str, Any]) -> Sheet:
         what = f"table and indexes after {size['runs']:.0f} more runs, 10 % changed in each, no VACUUM"
         rows.append(_bytes_row(what, size["after_runs"], counters))
     if neighbour := measured.get("neighbour"):
-        for when, told in (("idle", "while nothing runs"), ("during", "during a first load")):
+        for when, meanwhile in (("idle", "while nothing runs"), ("during", "during a first load")):
             figures = " / ".join(f"{neighbour[f'{when}_{name}']:.2f}" for name in ("p50", "p99", "max"))
-            rows.append((f"another client's GETs {told}: p50 / p99 / max", f"{figures} ms", ""))
+            rows.append((f"another client's GETs {meanwhile}: p50 / p99 / max", f"{figures} ms", ""))
     if connections := measured.get("connections"):
         rows.append(("PostgreSQL connections at peak, two tasks at once", f"{connections['peak']:.0f}", ""))
+    if garbage := measured.get("garbage"):
+        what = f"{garbage['names']:.0f} names of 64 MB and {garbage['values']:.0f} values of 100 MB among the counters"
+        rows.append((f"memory of a process at its peak, {what}", f"{garbage['peak']:.0f} MB", ""))
     rows.append(("memory of Redis", f"{measured['redis_bytes'] * measured['keys'] / MB:,.1f} MB", ""))
     return Sheet(f"{measured['name']}: besides time", ("", "value", "bytes a counter"), rows)
 

@@ -21,6 +21,8 @@ OF_THE_FLOOR: Final = {
 EIGHT_DAYS: Final = 0.2
 SMALL_OF_CONNECTING: Final = 1.3
 MEGABYTES: Final = 64.0
+#: Whatever lies below the prefix.
+MEGABYTES_WITH_GARBAGE: Final = 128.0
 UNCHANGED_WAL: Final = 0.01
 #: "No bloat": the space that updates left behind is used again.
 SIZE_AFTER_RUNS: Final = 1.1
@@ -69,6 +71,9 @@ def _of_data_set(name: str, measured: dict[str, Any]) -> Iterator[Target]:
         yield Target(what, ratio, SIZE_AFTER_RUNS, "of after one load")
     if neighbour := measured.get("neighbour"):
         yield Target(f"{name}: p99 of others' GETs during a run", neighbour["during_p99"], NEIGHBOUR_P99_MS, "ms")
+    if garbage := measured.get("garbage"):
+        what = f"{name}: peak memory of a process, huge names and values among the counters"
+        yield Target(what, garbage["peak"], MEGABYTES_WITH_GARBAGE, "MB")
     if connections := measured.get("connections"):
         limit = connections["mapped_tasks"] + 1
         yield Target(f"{name}: PostgreSQL connections, two tasks at once", connections["peak"], limit)
