@@ -1,10 +1,13 @@
-"""One real Redis and one real PostgreSQL for all tests; for each test an empty Redis and a database of its own."""
+"""One real Redis and one real PostgreSQL for all tests; for each test an empty Redis and a database of its own.
+
+Tests of what other servers do take `postgres15`, `pgbouncer` or `sentinel`.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,11 +19,13 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg import Connection, sql
 
-from local.servers import Postgres, Valkey
+from local.servers import Pgbouncer, Postgres, Sentinel, Valkey
+from local.servers.programs import chosen_version
 from merchant_usage.connections import prepare
 from merchant_usage.log import Log, find_by, send_to
 from merchant_usage.sink import schema
-from tests.support import PROJECT, Usage
+from tests.left_out import NEEDED, LeftOut
+from tests.support import PROJECT, StartPgbouncer, Usage
 from tests.support import Connect as Connect
 
 # Fixtures that a test's examples share are emptied by the test itself; servers on a busy machine have slow moments.
@@ -35,6 +40,24 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 os.environ.setdefault("AIRFLOW_HOME", str(PROJECT / ".local" / "test" / "airflow"))
 
 _numbers = count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What to do where servers are missing is the caller's choice."""
+    parser.addoption("--all-servers", action="store_true", help="fail if a server that a test needs is not installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out what cannot run here."""
+    config.pluginmanager.register(LeftOut(NEEDED, config.getoption("all_servers")))
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What a test does with our log lines, the command line's way for one, concerns no other test."""
+    before = Log.find
+    yield
+    find_by(before)
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +75,29 @@ def valkey(server_folder: Path) -> Iterator[Valkey]:
         yield server
 
 
+@contextmanager
+def _postgres_of_tests(folder: Path, version: int | None = None) -> Iterator[Postgres]:
+    fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+    with Postgres(folder, settings=fast, version=version) as server:
+        with psycopg.connect(server.create_database("migrated"), autocommit=True) as conn:
+            schema.migrate(conn)
+        yield server
+
+
 @pytest.fixture(scope="session")
 def postgres(server_folder: Path) -> Iterator[Postgres]:
     """The PostgreSQL of all tests; the database `migrated` in it is what theirs are copied from."""
-    fast = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
-    with Postgres(server_folder / "session-postgres", settings=fast) as server:
-        with psycopg.connect(server.create_database("migrated"), autocommit=True) as conn:
-            schema.migrate(conn)
+    with _postgres_of_tests(server_folder / "session-postgres") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres15(server_folder: Path, request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """PostgreSQL 15 as Debian builds it, with LLVM: it compiles what it takes for expensive. Else as `postgres`."""
+    if chosen_version() == 15:
+        yield request.getfixturevalue("postgres")
+        return
+    with _postgres_of_tests(server_folder / "session-postgres15", 15) as server:
         yield server
 
 
@@ -83,6 +122,26 @@ def _new_database(postgres: Postgres, template: str) -> Iterator[str]:
 def database_url(postgres: Postgres) -> Iterator[str]:
     """A migrated database that no other test uses."""
     yield from _new_database(postgres, "migrated")
+
+
+@pytest.fixture
+def database_url15(postgres15: Postgres) -> Iterator[str]:
+    """A migrated database on PostgreSQL 15 that no other test uses."""
+    yield from _new_database(postgres15, "migrated")
+
+
+@pytest.fixture
+def pgbouncer() -> Iterator[StartPgbouncer]:
+    """Start PgBouncer in transaction mode: `pgbouncer(postgres, 2).through(database_url)` is an address."""
+    with ExitStack() as stack:
+        yield lambda postgres, pool_size: stack.enter_context(Pgbouncer(postgres, pool_size=pool_size))
+
+
+@pytest.fixture
+def sentinel(valkey: Valkey) -> Iterator[Sentinel]:
+    """A Redis Sentinel that watches the Redis of all tests, by the name `usage`."""
+    with Sentinel(valkey) as server:
+        yield server
 
 
 @pytest.fixture

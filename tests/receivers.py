@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from tests.http_servers import serving
+
 # name, tags in the style of InfluxDB; value; kind; tags in the style of DogStatsD.
 LINE = re.compile(r"(?P<name>[^:,]+)(?P<influx>(?:,[^:]*)?):(?P<value>[^|]+)\|(?P<kind>c|g|ms)(?:\|#(?P<dog>.*))?")
 KINDS = {"c": "counter", "g": "gauge", "ms": "timer"}
@@ -159,14 +161,8 @@ class OpenTelemetry(Receiver):
     @contextmanager
     def running(self) -> Iterator[OpenTelemetry]:
         """Listen."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
 
     def take(self) -> Received:
         return Received(self.take_samples())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import redis
 from psycopg import Connection
 
+from local.servers import Pgbouncer, Postgres
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.keys import CounterKey, build_key
 from merchant_usage.model.run import Plan, Run
@@ -31,8 +34,19 @@ TOMORROW = TODAY + dt.timedelta(days=1)
 
 # Opens one more connection to a test's database.
 Connect = Callable[[], Connection]
+# Starts a PgBouncer in front of a PostgreSQL, with so many sessions of it for each database and role.
+StartPgbouncer = Callable[[Postgres, int], Pgbouncer]
 
-TABLES = ("merchant_usage", "usage_dead_letter", "usage_run", "usage_reading", "usage_alert")
+TABLES = (
+    "merchant_usage",
+    "usage_dead_letter",
+    "usage_run",
+    "usage_reading",
+    "usage_alert",
+    "usage_decision",
+    "usage_deletion",
+    "usage_source",
+)
 
 
 def key(merchant_id: str, date: dt.date = YESTERDAY, metric_type: str = "queries") -> CounterKey:
@@ -48,6 +62,28 @@ def raw(counter: CounterKey) -> bytes:
 def settings(**changes: Any) -> Settings:
     """The default settings, but for these fields."""
     return replace(load_settings({}), **changes)
+
+
+def tcp_options(conn: Connection) -> dict[str, int]:
+    """How the kernel watches a connection to PostgreSQL, in libpq's names and units."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as tcp:
+        return {
+            "keepalives": int(bool(tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))),
+            "keepalives_idle": tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            "keepalives_interval": tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+            "keepalives_count": tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            "tcp_user_timeout": tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        }
+
+
+#: A machine that is gone is noticed within a minute.
+WATCHED: Final = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class Letter(NamedTuple):
@@ -154,7 +190,9 @@ class Usage:
 
     def ledger(self, run_id: str) -> dict[dt.date, tuple[str | None, str | None]]:
         """Verdict and error of a run, by date."""
-        found = self.conn.execute("SELECT usage_date, verdict, error FROM usage_run WHERE run_id = %s", [run_id])
+        found = self.conn.execute(
+            "SELECT usage_date, verdict, error FROM usage_run WHERE run_id = %s ORDER BY attempt", [run_id]
+        )
         return {date: (verdict, error) for date, verdict, error in found}
 
     def readings(self) -> int:

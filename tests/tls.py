@@ -11,11 +11,17 @@ from functools import partial
 from pathlib import Path
 
 CHUNK = 65536
+# How a client of PostgreSQL asks for TLS.
+SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
 
 
 @contextmanager
-def tls_in_front_of(ports: Sequence[int], certificate: Path) -> Iterator[list[int]]:
-    """Take TLS connections on 127.0.0.1, one new port for each of these, and pass on what they carry."""
+def tls_in_front_of(ports: Sequence[int], certificate: Path, *, postgres: bool = False) -> Iterator[list[int]]:
+    """Take TLS connections on 127.0.0.1, one new port for each of these, and pass on what they carry.
+
+    Args:
+        postgres: as PostgreSQL takes them, whose clients ask in plain text whether they may begin TLS.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     ready, over = threading.Event(), asyncio.Event()
@@ -23,8 +29,15 @@ def tls_in_front_of(ports: Sequence[int], certificate: Path) -> Iterator[list[in
     fronts: list[int] = []
 
     async def serve() -> None:
+        at_once = None if postgres else context
         servers = [
-            await asyncio.start_server(partial(_pass_on, port), "127.0.0.1", 0, ssl=context, ssl_shutdown_timeout=1)
+            await asyncio.start_server(
+                partial(_pass_on, port, context if postgres else None),
+                "127.0.0.1",
+                0,
+                ssl=at_once,
+                ssl_shutdown_timeout=1 if at_once else None,
+            )
             for port in ports
         ]
         fronts.extend(server.sockets[0].getsockname()[1] for server in servers)
@@ -51,11 +64,17 @@ def tls_in_front_of(ports: Sequence[int], certificate: Path) -> Iterator[list[in
         thread.join()
 
 
-async def _pass_on(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_on(
+    port: int, begin_tls: ssl.SSLContext | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
     try:
+        if begin_tls is not None:
+            assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
+            writer.write(b"S")
+            await writer.start_tls(begin_tls)
         await asyncio.gather(_pump(reader, to_writer), _pump(to_reader, writer))
-    except (OSError, asyncio.CancelledError):
+    except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
         pass  # one side is gone, or the test is over
     finally:
         for one in (writer, to_writer):

@@ -67,7 +67,7 @@ class Node(Valkey):
         """Send a CLUSTER command to this node."""
         return self.client.execute_command("CLUSTER", *words)
 
-    def told(self, what: str) -> str:
+    def ask(self, what: str) -> str:
         """What this node answers to CLUSTER NODES or CLUSTER INFO, before redis-py takes it apart."""
         connection = self.client.connection_pool.get_connection()
         try:
@@ -78,7 +78,7 @@ class Node(Valkey):
 
     def owners(self) -> dict[str, list[str]]:
         """Who owns which slots, as this node sees it, by node id."""
-        lines = [line.split() for line in self.told("NODES").splitlines()]
+        lines = [line.split() for line in self.ask("NODES").splitlines()]
         return {f[0]: sorted(s for s in f[8:] if s[0] != "[") for f in lines if any(s[0] != "[" for s in f[8:])}
 
     def owns(self, slot: int) -> bool:
@@ -177,11 +177,11 @@ def running_cluster(folder: Path, *, replicas: bool = False) -> Iterator[Cluster
             node.say("SET-CONFIG-EPOCH", number + 1)
         for node in nodes[1:]:
             node.say("MEET", "127.0.0.1", nodes[0].port, nodes[0].cluster_port)
-        wait_until(lambda: all(len(node.told("NODES").splitlines()) == len(nodes) for node in nodes))
+        wait_until(lambda: all(len(node.ask("NODES").splitlines()) == len(nodes) for node in nodes))
         for primary, replica in zip(cluster.primaries, cluster.replicas, strict=False):
             replica.say("REPLICATE", primary.id)
         cluster.agree()
-        wait_until(lambda: all("cluster_state:ok" in node.told("INFO") for node in nodes))
+        wait_until(lambda: all("cluster_state:ok" in node.ask("INFO") for node in nodes))
         wait_until(
             lambda: all(node.client.info("replication")["master_link_status"] == "up" for node in cluster.replicas)
         )

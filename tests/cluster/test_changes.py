@@ -185,7 +185,7 @@ def test_keys_go_and_come_back(world: World, interrupted: Interrupted) -> None:
         moved.append(interrupted.unseen_slot())
         world.cluster.move_keys(moved[0], world.source, world.target)
 
-    def take_back() -> None:
+    def mark_unsent() -> None:
         world.source.say("SETSLOT", moved[0], "STABLE")
         assert world.cluster.send_keys(moved[0], world.target, world.source) > 0
         world.target.say("SETSLOT", moved[0], "STABLE")
@@ -194,7 +194,7 @@ def test_keys_go_and_come_back(world: World, interrupted: Interrupted) -> None:
         return any(key_slot(name) > moved[0] for name in interrupted.of(world.source, interrupted.seen))
 
     interrupted.when(interrupted.others_are_done, send)
-    interrupted.when(is_past, take_back)
+    interrupted.when(is_past, mark_unsent)
     is_red(world, match="keys were moved from one node to another")
     unseen = set(map(raw, world.expected)) - interrupted.seen
     assert {key_slot(name) for name in unseen} == set(moved), "the moment was wrong: nothing was missed"
@@ -237,8 +237,8 @@ def join(cluster: Cluster, node: Node) -> None:
     """Let a node into the cluster, without a slot."""
     known = len(cluster.nodes) + 1
     cluster.primaries[0].say("MEET", "127.0.0.1", node.port, node.cluster_port)
-    wait_until(lambda: all(len(other.told("NODES").splitlines()) == known for other in [*cluster.nodes, node]))
-    wait_until(lambda: "cluster_state:ok" in node.told("INFO"))
+    wait_until(lambda: all(len(other.ask("NODES").splitlines()) == known for other in [*cluster.nodes, node]))
+    wait_until(lambda: "cluster_state:ok" in node.ask("INFO"))
 
 
 def test_migration_is_open_when_the_run_begins(world: World) -> None:

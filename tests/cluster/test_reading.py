@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,9 @@ from local.connections import redis_connection
 from merchant_usage.connections import redis_from_url
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import RedisRefused, UsageMismatch
-from merchant_usage.model.dead_letter import Reason
+from merchant_usage.model.dead_letter import DeadLetter, Reason
+from merchant_usage.sink.source import known_servers
+from merchant_usage.source import cluster, counters, memory
 from merchant_usage.source.counters import scan_pages
 from merchant_usage.steps import cleanup
 from tests.cluster.servers import Cluster
@@ -66,18 +69,18 @@ def test_everything_is_stored_from_every_primary(usage: ClusterUsage, steady: Cl
 
 
 def test_every_verdict_on_every_primary(usage: ClusterUsage) -> None:
-    """Each fate is met by 30 merchants, wherever their slots are."""
-    fates = ("match", "growing", "expired", "regressed")
+    """Each fate is met by 30 merchants, wherever their slots are. What is gone on a live day has fallen to nothing."""
+    fates = ("match", "growing", "gone", "regressed")
     of = {fate: [key(f"{fate} {n}", TODAY) for n in range(30)] for fate in fates}
     usage.write(dict.fromkeys((counter for some in of.values() for counter in some), 10))
     stored = usage.store_only(TODAY)
     usage.write(dict.fromkeys(of["growing"], 11))
     usage.write(dict.fromkeys(of["regressed"], 9))
-    for counter in of["expired"]:
+    for counter in of["gone"]:
         usage.client.delete(raw(counter))
     (report,) = usage.prove(stored).reports
-    assert report.keys == dict.fromkeys(fates, 30)
-    assert {letter.redis_key for letter in usage.letters()} == set(map(raw, of["regressed"]))
+    assert report.keys == {"match": 30, "growing": 30, "regressed": 60}
+    assert {letter.redis_key for letter in usage.letters()} == set(map(raw, of["regressed"] + of["gone"]))
 
 
 def test_missing_and_behind_are_named(usage: ClusterUsage) -> None:
@@ -131,7 +134,7 @@ def test_scan_that_is_given_up_leaves_no_connection(usage: ClusterUsage, steady:
     pages = scan_pages(usage.client, "usage", 10)
     next(pages)
     assert connections() == before + 3
-    pages.close()  # type: ignore[attr-defined]  # it is a generator
+    pages.close()
     assert connections() == before
 
 
@@ -201,3 +204,43 @@ def test_airflow_connection_of_a_cluster(usage: ClusterUsage, steady: Cluster, m
     with usage_redis() as client:
         ClusterUsage(client, usage.conn, usage._numbers).aggregate()  # type: ignore[arg-type]
     assert len(usage.rows()) == SOME
+
+
+@pytest.mark.parametrize("may_ask_for_beginnings", [True, False])
+def test_huge_names_and_values_are_cut(
+    usage: ClusterUsage, monkeypatch: pytest.MonkeyPatch, may_ask_for_beginnings: bool
+) -> None:
+    good = {key(f"m{n}"): n for n in range(SOME)}
+    usage.write(good)
+    names = [b"usage:" + b"x" * (9 * 2**20) + b"%d" % n for n in range(4)]
+    for name in names:
+        usage.client.set(name, 1)
+    bad = {key(f"huge{n}"): b"9" * (9 * 2**20) for n in range(4)} | {key("empty"): b""}
+    usage.write(bad)
+    if not may_ask_for_beginnings:
+        monkeypatch.setattr(cluster, "_WITHOUT_GETRANGE", {usage.client})
+    longest: list[int] = []
+    parse_value = counters.parse_value
+
+    def parsing(key: bytes, value: bytes) -> int | DeadLetter:
+        longest.append(len(value))
+        return parse_value(key, value)
+
+    monkeypatch.setattr(counters, "parse_value", parsing)
+    usage.aggregate()
+    assert usage.rows() == good
+    assert max(longest) <= 1024
+    digests = usage.conn.execute("SELECT redis_key_sha256 FROM usage_dead_letter WHERE reason = 'malformed_key'")
+    assert {digest for (digest,) in digests} == {hashlib.sha256(name).digest() for name in names}
+    assert {letter.redis_key: letter.reason for letter in usage.letters() if letter.reason != "malformed_key"} == {
+        **{raw(counter): "out_of_range" for counter in bad},
+        raw(key("empty")): "not_an_integer",
+    }
+
+
+def test_each_primary_says_whether_it_evicts(usage: ClusterUsage, steady: Cluster) -> None:
+    usage.write({key("acme"): 1})
+    usage.aggregate()
+    servers = {f"127.0.0.1:{primary.port}" for primary in steady.primaries}
+    assert {state.server for state in memory.server_states(usage.client)} == servers
+    assert set(known_servers(usage.conn)) == servers

@@ -38,6 +38,8 @@ class Ended:
     log: str
     #: What the upserts are mapped over, in XCom: Airflow hands all of it to each of them.
     mapped_bytes: int
+    #: What its asset events hold.
+    events: list[dict[str, Any]]
 
     @property
     def states(self) -> dict[str, list[str]]:
@@ -56,8 +58,10 @@ class Ended:
 class Runner:
     """The other process."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: Path, environment: dict[str, str]) -> None:
         self._process, self._log = process, log
+        #: Of any process of this Airflow.
+        self.environment = environment
 
     def run(
         self,
@@ -68,6 +72,7 @@ class Runner:
         at: str | None,
         no_retries: bool,
         last: str | None,
+        clock_ahead: int,
     ) -> Ended:
         """Run the DAG once."""
         assert self._process.stdin is not None
@@ -80,6 +85,7 @@ class Runner:
             "at": at,
             "no_retries": no_retries,
             "last": last,
+            "clock_ahead": clock_ahead,
         }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -88,7 +94,7 @@ class Runner:
         assert answer, f"The process ended:\n{log[-5000:]}"
         told = json.loads(answer)
         tasks = [(t[0], t[1], t[2]) for t in told["tasks"]]
-        return Ended(told["run_id"], told["state"], told["note"], tasks, log, told["mapped_bytes"])
+        return Ended(told["run_id"], told["state"], told["note"], tasks, log, told["mapped_bytes"], told["events"])
 
 
 @dataclass
@@ -108,6 +114,7 @@ class Dag:
         no_retries: bool = False,
         without: str | None = None,
         last: str | None = None,
+        clock_ahead: int = 0,
         **environ: str,
     ) -> Ended:
         """Run it.
@@ -117,11 +124,14 @@ class Dag:
             at: when it was triggered, if that was not just now.
             without: a connection that is not there.
             last: the task that Airflow's database names last, of those of a run.
+            clock_ahead: the seconds by which the worker's clock is wrong.
             environ: more variables.
         """
         connections = {name: value for name, value in self.connections.items() if name != without}
         environ = {"TMPDIR": str(self.temporary_folder), **connections, **environ}
-        return self.runner.run(environ, conf, scheduled=scheduled, at=at, no_retries=no_retries, last=last)
+        return self.runner.run(
+            environ, conf, scheduled=scheduled, at=at, no_retries=no_retries, last=last, clock_ahead=clock_ahead
+        )
 
 
 def refuse_our_names(name: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import html
 import json
 import logging
+import queue
 import socket
 import subprocess
 import sys
@@ -17,17 +19,27 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from local.servers.processes import free_port
 from merchant_usage import clock
 from merchant_usage.alerts.alert import Alert
-from merchant_usage.alerts.register import AT_MOST, Told
+from merchant_usage.alerts.register import AT_MOST, Notification
 from merchant_usage.alerts.slack_message import render
-from merchant_usage.orchestration import callbacks
+from merchant_usage.model.dates import Scope
+from merchant_usage.model.report import DateReport, DateVerdict
+from merchant_usage.model.run import Plan
+from merchant_usage.model.verdict import Difference, Proof, Verdict
+from merchant_usage.orchestration import callbacks, lateness
 from merchant_usage.orchestration.alerts import file_store, pagerduty, runs, slack_webhook, store
-from merchant_usage.orchestration.alerts.failure_notes import TASK_IDS
+from merchant_usage.orchestration.alerts.failure_notes import failure_noted
 from merchant_usage.orchestration.alerts.slack_webhook import NotSent, Unanswered
+from merchant_usage.orchestration.alerts.verified import notify_proof
+from merchant_usage.orchestration.connections import airflow_errors
+from merchant_usage.orchestration.names import TASK_IDS
+from merchant_usage.orchestration.requests import requested_run
 from merchant_usage.settings import load_settings
 from tests.dags.support import Dag, airflow_environment
 from tests.faults.proxy import LosingProxy
@@ -205,6 +217,12 @@ def test_pagerduty_that_refuses_is_told_without_its_key(on_call: Receiver) -> No
 
 
 @pytest.fixture
+def postgresql(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    """PostgreSQL is up."""
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
+
+
+@pytest.fixture
 def outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL is down."""
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", f"postgresql://u:p@127.0.0.1:{free_port()}/x")
@@ -231,7 +249,7 @@ def test_while_postgresql_is_down_a_storm_is_a_handful_and_somebody_is_called_on
     callbacks.notify_success({"run_id": "good"})
     assert titles(receiver)[-1] == f"Usage runs are verified again: {DAY}"
     assert [json.loads(body)["event_action"] for _, body in on_call.messages] == ["trigger", "resolve"]
-    assert file_store.kept() == []
+    assert file_store.read_entries() == []
     callbacks.notify_success({"run_id": "good"})
     assert len(receiver.messages) == AT_MOST + 1
     assert len(on_call.messages) == 2
@@ -307,7 +325,7 @@ def test_a_failure_is_told_whenever_postgresql_goes(
         callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
         assert proxy.has_cut
         assert len(receiver.messages) == 1
-        assert [entry.key for entry in file_store.kept()] == ["run r"]
+        assert [entry.key for entry in file_store.read_entries()] == ["run r"]
         begin = time.monotonic()
         callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
         assert time.monotonic() - begin < 0.9, "nobody waits for it again"
@@ -315,8 +333,30 @@ def test_a_failure_is_told_whenever_postgresql_goes(
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
     callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
     assert len(receiver.messages) == 1
-    assert file_store.kept() == []
+    assert file_store.read_entries() == []
     assert usage.conn.execute("SELECT alert_key, told FROM usage_alert").fetchall() == [("run r", True)]
+
+
+@pytest.mark.parametrize("moment", ["SELECT alert_key", "COMMIT"])
+def test_a_session_that_hangs_is_closed_by_the_thread_that_waits_in_it(
+    receiver: Receiver, database_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Closed by another one it is gone under that thread's feet: now and then the process crashes."""
+    closing: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
+    close = psycopg.Connection.close
+
+    def noted(conn: psycopg.Connection) -> None:
+        closing.put(threading.current_thread())
+        close(conn)
+
+    monkeypatch.setattr(psycopg.Connection, "close", noted)
+    monkeypatch.setattr(store, "ANSWER_SECONDS", 1.0)
+    with LosingProxy(database_url, moment, hangs=True) as proxy:
+        monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", proxy.url)
+        callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
+        assert closing.get(timeout=10) is not threading.current_thread()
+    assert closing.empty()
+    assert len(receiver.messages) == 1
 
 
 @pytest.mark.usefixtures("outage")
@@ -465,6 +505,47 @@ def test_without_a_connection_nobody_is_called_and_slack_is_told_all_the_same(
     assert "could not" not in said
 
 
+class Notes:
+    """A task instance, as far as notes are left with it and read."""
+
+    task_id, dag_id, run_id, map_index, log_url = "scan_usage", "usage_aggregation", "r", -1, "http://localhost/log"
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, str], Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self._values[self.task_id, key] = value
+
+    def xcom_pull(self, task_ids: list[str], key: str) -> list[Any]:
+        return [self._values.get((task_id, key)) for task_id in task_ids]
+
+
+REFUSED = {
+    "no merchant": {**CONF, "merchant_ids": [""]},
+    "a day to come": {"from_date": "2999-01-01"},
+    "reversed": {"from_date": str(DAY), "to_date": str(DAY - dt.timedelta(days=1))},
+    "misspelt": {**CONF, "merchants": ["acme"]},
+}
+
+
+@pytest.mark.usefixtures("postgresql")
+@pytest.mark.parametrize("conf", REFUSED.values(), ids=REFUSED)
+def test_arguments_that_were_refused_are_no_outage(
+    receiver: Receiver, on_call: Receiver, usage: Usage, conf: dict[str, Any]
+) -> None:
+    for number in range(4):
+        ti, run = Notes(), SimpleNamespace(run_type="manual", conf=conf, run_id=f"r{number}")
+        context: Any = {"ti": ti, "dag_run": run, "params": conf, "run_id": run.run_id, "reason": "task_failure"}
+        with pytest.raises(AirflowFailException), failure_noted(context), airflow_errors():
+            requested_run(context, load_settings({}), clock.now())
+        callbacks.notify_failure(context)
+    assert {title.partition(":")[0] for title in titles(receiver)} == {"A usage run was refused"}
+    assert len(receiver.messages) == AT_MOST
+    assert on_call.messages == []
+    found = usage.conn.execute("SELECT DISTINCT kind, resolved_at IS NULL FROM usage_alert").fetchall()
+    assert found == [("refused", False)]
+
+
 def failed_run(conf: dict[str, Any], run_type: str = "manual", **fields: Any) -> dict[str, Any]:
     """What the callback is told of a run that failed before it left any notes."""
     run = SimpleNamespace(run_type=run_type, conf=conf, **fields)
@@ -473,7 +554,7 @@ def failed_run(conf: dict[str, Any], run_type: str = "manual", **fields: Any) ->
 
 def command_of(alert: Alert) -> tuple[list[str], dict[str, Any]]:
     """What a shell makes of the command as it stands in Slack: its words, and the conf."""
-    sections = [block["text"]["text"] for block in render(Told(alert))["blocks"] if block["type"] == "section"]
+    sections = [block["text"]["text"] for block in render(Notification(alert))["blocks"] if block["type"] == "section"]
     (command,) = [html.unescape(text) for text in sections if text.startswith("airflow ")]
     pasted = ["sh", "-c", f"airflow() {{ printf '%s\\0' \"$@\"; }}; {command}"]
     words = subprocess.run(pasted, capture_output=True, check=True).stdout.decode().split("\0")[:-1]
@@ -516,6 +597,20 @@ def test_a_run_whose_conf_is_the_error_is_told_all_the_same(conf: dict[str, Any]
     alert = runs.failed(failed_run(conf), load_settings({}), clock.now())
     assert alert.title == "Usage run failed: r"
     assert alert.command is None
+
+
+def test_usage_about_to_expire_comes_with_what_to_type(receiver: Receiver, usage: Usage) -> None:
+    lost = key("acme", DAY)
+    usage.write({lost: 5})
+    usage.client.expire(raw(lost), dt.timedelta(hours=1))
+    report = DateReport(DAY, settled=True, verdict=DateVerdict.MISMATCH, keys={Verdict.MISSING: 1})
+    proof = Proof([report], [Difference(lost, Verdict.MISSING, None, 0, None, 5)], 1)
+    context: Any = {"ti": SimpleNamespace(xcom_push=lambda **_: None, try_number=1, max_tries=3)}
+    plan = Plan("r", (Scope(DAY, settled=True),), clock.now())
+    notify_proof(usage.client, usage.conn, proof, plan, context, load_settings({}))
+    assert titles(receiver) == [f"Usage of {DAY} is about to be lost"]
+    shown = [block["text"]["text"] for block in json.loads(receiver.messages[0][1])["blocks"]]
+    assert f"airflow dags trigger usage_aggregation -c '{json.dumps(CONF)}'" in shown
 
 
 def test_the_first_run_of_a_day_that_fails_is_told_with_all_of_its_dates() -> None:
@@ -582,6 +677,39 @@ def test_late_is_who_keeps_people_waiting(
     assert b"Run newest is still running after more than 300 s. No run was verified yet." in message[1]
 
 
+RETRY, ANOTHER_TRY = ("running", {"success", "up_for_retry"}), ("running", {"success", "running"})
+
+
+@pytest.mark.usefixtures("postgresql", "usage")
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        pytest.param([RETRY, RETRY, ("failed", {"failed", "upstream_failed"})], 0, id="fails"),
+        pytest.param([RETRY, ("success", {"success"})], 0, id="succeeds"),
+        pytest.param([("running", {"failed", "running"}), ("failed", {"failed"})], 0, id="is about to fail"),
+        pytest.param([RETRY, ANOTHER_TRY], 1, id="hangs again"),
+        pytest.param([RETRY] * 30, 1, id="retries without end"),
+        pytest.param([ANOTHER_TRY], 1, id="has not failed"),
+        pytest.param([], 1, id="Airflow cannot be asked"),
+    ],
+)
+def test_late_does_not_come_just_before_the_end_of_a_run_that_waits_for_a_retry(
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    states: list[tuple[str, set[str]]],
+    told: int,
+) -> None:
+    def answer(*_: str) -> tuple[str, set[str]]:
+        """What Airflow says of the run: the next of these, in the end the last over and over."""
+        return states.pop(0) if len(states) > 1 else states[0]
+
+    monkeypatch.setattr(callbacks, "states_of_run", answer)
+    monkeypatch.setattr(lateness, "PAUSE_SECONDS", 0)
+    run = {"dag_run_id": "by hand", "run_type": "manual", "state": "running", "conf": CONF}
+    asyncio.run(lateness.notify_late({"dag_run": run}))
+    assert len(receiver.messages) == told
+
+
 def test_a_late_run_without_params_is_told_with_the_day_before_it_was_triggered(
     receiver: Receiver, database: object, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,11 +727,11 @@ def test_the_memory_is_shared_with_what_postgresql_has(
     assert database
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
     now = clock.now()
-    with store.memory([], now) as memory:
-        memory.register.set_incident(now, is_open=True)
-    with store.memory([], now) as memory:
-        assert memory.conn is not None
-        assert memory.register.has_incident()
+    with store.alert_store([], now) as alerts:
+        alerts.register.set_incident(now, is_open=True)
+    with store.alert_store([], now) as alerts:
+        assert alerts.conn is not None
+        assert alerts.register.has_incident()
 
 
 # 2.11 takes the callback's context from that one, and there is none for a mapped task that was never expanded.

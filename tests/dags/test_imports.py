@@ -36,9 +36,10 @@ MAY_IMPORT = {
     f"{PACKAGE}.orchestration": PIPELINE | {f"{PACKAGE}.alerts", f"{PACKAGE}.orchestration"},
     "dags": {PACKAGE},
     "plugins": {PACKAGE},
+    "deploy": {PACKAGE},
     "local": {"local", PACKAGE},
 }
-OURS = {PACKAGE, "dags", "plugins", "local", "include", "tests", "bench"}
+OURS = {PACKAGE, "dags", "deploy", "plugins", "local", "include", "tests", "bench"}
 WITH_AIRFLOW = {f"{PACKAGE}.orchestration", "dags", "plugins", "local"}
 DRIVERS = {"redis", "hiredis", "psycopg"}
 WITHOUT_REDIS = {f"{PACKAGE}.model", f"{PACKAGE}.sink", f"{PACKAGE}.tables", f"{PACKAGE}.alerts"} | ANYWHERE
@@ -80,7 +81,9 @@ def violations(module: str, source: str) -> list[str]:
     return sorted(name for name in imported(source) if not is_lawful(name))
 
 
-FILES = sorted(path for room in ("dags", "plugins", "local", PACKAGE) for path in (PROJECT / room).rglob("*.py"))
+FILES = sorted(
+    path for room in ("dags", "deploy", "plugins", "local", PACKAGE) for path in (PROJECT / room).rglob("*.py")
+)
 
 
 def module_of(path: Path) -> str:

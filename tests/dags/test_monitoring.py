@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from merchant_usage.orchestration.metrics import METRICS, Kind, Metric
+from local.servers.programs import find_promtool, required
+from merchant_usage.orchestration.metrics import METRICS, Metric, MetricKind
 from tests.support import PROJECT
 
 GRAFANA = PROJECT / "docs" / "reference" / "grafana"
@@ -35,7 +38,7 @@ def named(expression: str) -> dict[Metric, list[tuple[str, str]]]:
     for name, matchers in SELECTOR.findall(expression):
         base = re.sub("_(sum|count)$", "", name)
         metric = BY_PROMETHEUS_NAME[base]
-        assert (base != name) == (metric.kind is Kind.TIMER), f"{name}: a summary has a sum and a count"
+        assert (base != name) == (metric.kind is MetricKind.TIMER), f"{name}: a summary has a sum and a count"
         found.setdefault(metric, []).extend(MATCHER.findall(matchers))
     return found
 
@@ -71,6 +74,24 @@ def test_rules_say_what_to_do_and_are_named_in_the_docs_if_they_wake_people() ->
     assert len({rule["alert"] for rule in rules()}) == len(rules())
 
 
+@pytest.fixture
+def promtool() -> Path:
+    """Prometheus' own judge of rules."""
+    return required(find_promtool(), "promtool").folder / "promtool"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("check", "rules", "docs/reference/grafana/alerts.yaml"), id="are well formed"),
+        pytest.param(("test", "rules", "tests/dags/alert_rules.yaml"), id="fire when they should"),
+    ],
+)
+def test_rules(promtool: Path, arguments: tuple[str, ...]) -> None:
+    judged = subprocess.run([promtool, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+
+
 def test_mapping_makes_a_label_of_every_tag() -> None:
     mappings = yaml.safe_load((GRAFANA / "statsd-mapping.yaml").read_text(encoding="utf-8"))["mappings"]
     assert mappings == [
@@ -86,7 +107,12 @@ def test_docs_list_every_metric() -> None:
         [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `usage.")
     ]
     told = {
-        Metric(name.strip("`"), Kind(kind.split(",")[0]), tag.strip("`") or None, tuple(re.findall("`(.*?)`", values)))
+        Metric(
+            name.strip("`"),
+            MetricKind(kind.split(",")[0]),
+            tag.strip("`") or None,
+            tuple(re.findall("`(.*?)`", values)),
+        )
         for name, kind, tag, values, _ in rows
     }
     assert told == set(METRICS)

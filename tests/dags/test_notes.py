@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 
+import pytest
+
+from merchant_usage.model.dates import summarise_dates
 from merchant_usage.model.report import Counts, DateReport, DateVerdict
-from merchant_usage.orchestration.run_notes import DATES_SHOWN, describe_dates
+from merchant_usage.orchestration.run_notes import SHOWN, describe_dates
 
 # What Airflow's metadata holds of a note.
 NOTE_CHARACTERS = 1000
@@ -17,23 +20,46 @@ def report(day: int, verdict: DateVerdict, totals: tuple[int, int] = (0, 0), row
     return DateReport(dt.date(2026, 11, day), True, verdict, counts, redis_total=totals[0], postgres_total=totals[1])
 
 
-def test_a_line_a_date() -> None:
-    assert describe_dates([report(3, DateVerdict.VERIFIED, (1523, 1500), 2), report(4, DateVerdict.EMPTY)], OLDEST) == (
-        "2026-11-03 verified: Redis 1,523, PostgreSQL 1,500 (2 new, 2 raised, 2 dead letters)\n\n"
-        "2026-11-04 empty: Redis 0, PostgreSQL 0 (0 new, 0 raised, 0 dead letters)"
+def test_one_line_the_worst_verdict_first_and_dates_of_one_verdict_together() -> None:
+    verified = [report(day, DateVerdict.VERIFIED, (1000, 1000)) for day in (4, 5, 6, 8, 9, 10)]
+    mismatch = report(7, DateVerdict.MISMATCH, (1523, 1500), 2)
+    mismatch.keys = {"match": 3, "behind": 1}
+    assert describe_dates([*verified[:3], report(3, DateVerdict.EMPTY)], OLDEST) == (
+        "2026-11-04, 2026-11-05, 2026-11-06: verified, Redis 3,000, PostgreSQL 3,000; 2026-11-03: empty"
     )
+    assert describe_dates([*verified, report(3, DateVerdict.EMPTY), mismatch], OLDEST).split("\n\n") == [
+        "2026-11-07: mismatch; 6 of the days 2026-11-04 to 2026-11-10: verified; 2026-11-03: empty",
+        "2026-11-07: mismatch, Redis 1,523, PostgreSQL 1,500: 1 behind (2 new, 2 raised, 2 dead letters)",
+        "2026-11-04 to 2026-11-06 (3 days), 2026-11-08 to 2026-11-10 (3 days): verified, Redis 6,000, PostgreSQL 6,000",
+        "2026-11-03: empty",
+    ]
 
 
-def test_many_dates_of_the_largest_numbers_fit() -> None:
+def test_a_run_of_some_merchants_is_not_told_as_the_whole_day() -> None:
+    of_some = report(25, DateVerdict.VERIFIED, (3, 3))
+    of_some.merchants = 2
+    assert describe_dates([of_some], OLDEST) == "2026-11-25, 2 merchants: verified, Redis 3, PostgreSQL 3"
+
+
+@pytest.mark.parametrize("days", [range(1, 31), range(1, 31, 2)], ids=["in a row", "with gaps"])
+def test_many_dates_of_the_largest_numbers_fit(days: range) -> None:
+    verdicts = [*DateVerdict] * 5
     told = describe_dates(
-        [report(day, DateVerdict.SOURCE_EXPIRED, (2**63 - 1,) * 2, 10**9) for day in range(1, 31)], OLDEST
+        [report(day, verdict, (2**63 - 1,) * 2, 10**9) for day, verdict in zip(days, verdicts, strict=False)], OLDEST
     )
     assert len(told) <= NOTE_CHARACTERS
-    assert told.endswith(f"and {30 - DATES_SHOWN} more dates")
-    assert told.count("2026-11") == DATES_SHOWN
+    first = told.splitlines()[0]
+    assert len(first) <= SHOWN, "the UI cuts what is longer"
+    assert first.split(": ")[1].startswith("mismatch;")
+
+
+def test_days_with_gaps_are_no_range() -> None:
+    days = [dt.date(2026, 11, day) for day in (1, 2, 3, 5)]
+    assert summarise_dates(days[:2]) == "2026-11-01, 2026-11-02"
+    assert summarise_dates(days[:3]) == "2026-11-01 to 2026-11-03 (3 days)"
+    assert summarise_dates(days) == "4 of the days 2026-11-01 to 2026-11-05"
 
 
 def test_nobody_takes_what_expired_for_a_day_without_usage() -> None:
-    told = describe_dates([report(2, DateVerdict.EMPTY)] * DATES_SHOWN, OLDEST)
-    assert told.startswith("2026-11-02 empty (older than what Redis keeps: its usage, if any, expired before it was")
-    assert len(told) <= NOTE_CHARACTERS
+    told = describe_dates([report(2, DateVerdict.EMPTY)], OLDEST)
+    assert told.startswith("2026-11-02: empty (older than what Redis keeps: its usage, if any, expired before it was")

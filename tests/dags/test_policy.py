@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import subprocess
 import sys
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,20 @@ def test_tasks_are_tried_again_and_never_at_once(dag: Any) -> None:
         assert task.max_retry_delay == dt.timedelta(minutes=5)
 
 
+def test_no_task_waits_without_end(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {task.execution_timeout for task in dag.tasks} == {dt.timedelta(hours=1)}
+    tasks = parse(monkeypatch, USAGE_TASK_TIMEOUT_SECONDS="120").dags["usage_aggregation"].tasks
+    assert {task.execution_timeout for task in tasks} == {dt.timedelta(minutes=2)}
+
+
 def test_lateness_is_told(dag: Any) -> None:
-    """By a deadline on 3.3; by SLAs on 2.11, of each task that is not mapped, as a mapped one may have none there."""
+    """By a deadline on 3.x; by SLAs on 2.11, of each task that is not mapped, as a mapped one may have none there."""
     if AIRFLOW_3:
         (deadline,) = dag.deadline
         assert deadline.reference.reference_name == "DagRunQueuedAtDeadline"
-        # A timedelta would keep 3.3.2 from clearing runs.
-        assert deadline.interval == 300
+        # A timedelta would keep 3.3.2 from clearing runs, and those before 3.3 know nothing else.
+        takes_numbers = hasattr(import_module("airflow.sdk.definitions.deadline"), "VariableInterval")
+        assert deadline.interval == (300 if takes_numbers else dt.timedelta(seconds=300))
         assert deadline.callback.path == "merchant_usage.orchestration.lateness.notify_late"
         return
     assert dag.sla_miss_callback
@@ -192,6 +200,7 @@ def test_settings_reach_the_dag(monkeypatch: pytest.MonkeyPatch) -> None:
         ("USAGE_TIMEZONE", "Mars/Olympus"),
         ("USAGE_MAX_MAPPED_TASKS", "1025"),
         ("USAGE_START_DATE", "soon"),
+        ("USAGE_TASK_TIMEOUT_SECONDS", "1h"),
     ],
 )
 def test_bad_setting_is_one_import_error_that_names_it(

@@ -1,4 +1,4 @@
-"""Redis as production has it: a cluster, behind TLS, and a user who may do no more than the README names."""
+"""Redis as production has it: a cluster, behind TLS, and a user who may do no more than the docs name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from local.servers import Valkey
 from merchant_usage import clock
+from merchant_usage.connections import redis_from_url
+from merchant_usage.orchestration.connections import usage_redis
 from tests.cluster.servers import Cluster, running_cluster, wait_until
 from tests.dags.support import Dag
 from tests.support import PROJECT, Usage, key, raw
@@ -72,9 +75,9 @@ def one_server(valkey: Valkey, usage: Usage, certificate: Path) -> Iterator[Secu
 
 
 @pytest.fixture
-def a_cluster(server_folder: Path, certificate: Path) -> Iterator[SecureRedis]:
+def a_cluster(server_folder: Path, certificate: Path, tmp_path: Path) -> Iterator[SecureRedis]:
     """Three primaries, which tell their clients of the ports in front of them."""
-    with running_cluster(server_folder / "secure-cluster") as cluster:
+    with running_cluster(server_folder / f"secure-cluster-{tmp_path.name}") as cluster:
         with redis.RedisCluster.from_url(cluster.primaries[0].url) as client:
             for counter, value in COUNTERS.items():
                 client.set(raw(counter), value)
@@ -90,7 +93,7 @@ def a_cluster(server_folder: Path, certificate: Path) -> Iterator[SecureRedis]:
 
 def told_ports(cluster: Cluster, number: int) -> set[int]:
     """Where a primary sends clients."""
-    addresses = (line.split()[1] for line in cluster.primaries[number].told("NODES").splitlines())
+    addresses = (line.split()[1] for line in cluster.primaries[number].ask("NODES").splitlines())
     return {int(address.split("@")[0].rpartition(":")[2]) for address in addresses}
 
 
@@ -99,7 +102,7 @@ def test_the_dag_and_the_command_line_by_tls_as_a_user_of_few_rights(
     dag: Dag, usage: Usage, database_url: str, request: pytest.FixtureRequest, kind: str
 ) -> None:
     secure: SecureRedis = request.getfixturevalue(kind)
-    ended = dag.run(CONF, AIRFLOW_CONN_USAGE_REDIS=secure.connection)
+    ended = dag.run(CONF, AIRFLOW_CONN_USAGE_REDIS=secure.connection, USAGE_MAX_MAPPED_TASKS="4")
     assert ended.state == "success"
     assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
     assert usage.rows() == COUNTERS
@@ -116,11 +119,25 @@ def test_the_dag_and_the_command_line_by_tls_as_a_user_of_few_rights(
     assert json.loads(compared.stdout)["dates"][0]["keys"] == {"match": len(COUNTERS)}
 
 
+def test_a_silent_node_is_waited_for_as_the_connection_says(
+    a_cluster: SecureRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = json.loads(a_cluster.connection)
+    connection["extra"]["socket_timeout"] = 7
+    monkeypatch.setenv("AIRFLOW_CONN_USAGE_REDIS", json.dumps(connection))
+    for opened in (usage_redis(), redis_from_url({"USAGE_REDIS_URL": f"{a_cluster.url}&socket_timeout=7"})):
+        with opened as client:
+            assert isinstance(client, redis.RedisCluster)
+            for node in client.get_nodes():
+                made: Any = client.get_redis_connection(node).connection_pool.make_connection()
+                assert (made.socket_timeout, made.socket_connect_timeout, made.socket_keepalive) == (7, 5, True)
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused(dag: Dag, one_server: SecureRedis, usage: Usage) -> None:
     trusting_others = json.loads(one_server.connection)
     del trusting_others["extra"]["ssl_ca_certs"]
-    ended = dag.run(CONF, no_retries=True, AIRFLOW_CONN_USAGE_REDIS=json.dumps(trusting_others))
+    ended = dag.run(CONF, AIRFLOW_CONN_USAGE_REDIS=json.dumps(trusting_others))  # at once, for it is not tried again
     assert ended.state == "failed"
     assert ended.states["scan_usage"] == ["failed"]
-    assert "Redis does not answer" in ended.log
+    assert "The TLS connection to Redis fails: [SSL: CERTIFICATE_VERIFY_FAILED]" in ended.log
     assert usage.rows() == {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from merchant_usage.errors import UsageMismatch
-from merchant_usage.orchestration.tasks import BATCH_ID, made_exact, results_of
+from merchant_usage.orchestration.handover import BATCH_ID, results_of
 from merchant_usage.steps.store import BatchResult
 from tests.support import NOW, TODAY, Usage, key, raw, settings
 
@@ -18,7 +18,7 @@ def batch(batch_id: str) -> dict[str, Any]:
 
 
 def result(batch_id: str, readings: int) -> dict[str, Any]:
-    return {**BatchResult(live_readings=readings).to_xcom(), BATCH_ID: batch_id}
+    return {**BatchResult(live_readings=readings).to_json(), BATCH_ID: batch_id}
 
 
 def readings(batches: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[int]:
@@ -42,7 +42,7 @@ def test_a_verification_cleared_days_later_finds_what_the_day_got_after_this_run
     usage.client.incrby(raw(key("acme", TODAY)), 2)
 
     def cleared(when: dt.datetime) -> dict[dt.date, str]:
-        return usage.verdicts(usage.prove(stored._replace(plan=made_exact(stored.plan, when, settings()))))
+        return usage.verdicts(usage.prove(stored._replace(plan=stored.plan.resettled(when, settings()))))
 
     # The day has settled at 2 o'clock, but a run that lasts may have begun before.
     assert cleared(NOW + dt.timedelta(days=1)) == {TODAY: "verified"}

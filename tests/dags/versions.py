@@ -5,30 +5,43 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from merchant_usage.orchestration.compat import FLUSHES_METRICS, HAS_TASK_SDK
 
-AIRFLOW_3: bool = AIRFLOW_V_3_0_PLUS
+AIRFLOW_3: bool = HAS_TASK_SDK
+#: Whether a process can read its settings of metrics again. On 3.1 and 3.2 it cannot; what is sent there is not tested.
+METRICS_BEGIN_ANEW: bool = not HAS_TASK_SDK or (
+    FLUSHES_METRICS and hasattr(import_module("airflow.sdk.observability.stats"), "initialize")
+)
 
-if AIRFLOW_3:
+try:
     from airflow.sdk.exceptions import ParamValidationError as ParamValidationError
-else:
+except ImportError:
     from airflow.exceptions import ParamValidationError as ParamValidationError
 
 
 def dag_bag(folder: str | Path) -> Any:
     """All DAGs of a folder."""
+    try:
+        module = import_module("airflow.dag_processing.dagbag")
+    except ImportError:
+        module = import_module("airflow.models.dagbag")
+    choices = {"include_examples": False, "bundle_path": Path(folder)}
+    taken = signature(module.DagBag).parameters
+    return module.DagBag(folder, **{name: value for name, value in choices.items() if name in taken})
+
+
+def keep_api_server() -> None:
+    """Let all tasks of dag.test() ask one API server in this process, as on 3.3; before that each made its own."""
     if AIRFLOW_3:
-        from airflow.dag_processing.dagbag import DagBag
-
-        return DagBag(folder, bundle_path=Path(folder))
-    from airflow.models.dagbag import DagBag as DagBagOf2
-
-    return DagBagOf2(folder, include_examples=False)
+        module = import_module("airflow.sdk.execution_time.supervisor")
+        module.in_process_api_server = cache(module.in_process_api_server)  # type: ignore[attr-defined]
 
 
 def triggered(at: str | None) -> dict[str, dt.datetime]:
@@ -69,15 +82,25 @@ def named_last(task_id: str) -> Iterator[None]:
         yield
 
 
+def asset_events(session: Any, dag_run: Any) -> list[dict[str, Any]]:
+    """What the asset events of a run hold."""
+    module = import_module(f"airflow.models.{'asset' if AIRFLOW_3 else 'dataset'}")
+    model = module.AssetEvent if AIRFLOW_3 else module.DatasetEvent
+    found = session.query(model).filter_by(source_dag_id=dag_run.dag_id, source_run_id=dag_run.run_id)
+    return [event.extra for event in found.order_by(model.id)]
+
+
 def start_metrics() -> None:
     """Make Airflow read its [metrics] settings anew, as each process of a task does when it starts."""
-    if AIRFLOW_3:
+    if METRICS_BEGIN_ANEW and HAS_TASK_SDK:
         from airflow.sdk import configuration
         from airflow.sdk.observability import stats
         from airflow.sdk.observability.metrics import stats_utils
 
         legacy = configuration.conf.getboolean("metrics", "legacy_names_on")
         stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=legacy)
+        return
+    if HAS_TASK_SDK:
         return
     stats_of_2: Any = import_module("airflow.stats").Stats
     stats_of_2.instance = None
@@ -89,5 +112,5 @@ def end_metrics() -> None:
     """What Airflow 3 does when a task's process ends. On 2.11 that is left to us."""
     from opentelemetry.metrics import get_meter_provider
 
-    if AIRFLOW_3 and (flush := getattr(get_meter_provider(), "force_flush", None)):
+    if FLUSHES_METRICS and (flush := getattr(get_meter_provider(), "force_flush", None)):
         flush()

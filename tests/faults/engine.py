@@ -12,6 +12,8 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,16 +27,18 @@ from psycopg import Connection
 
 from merchant_usage import pipeline
 from merchant_usage.connections import prepare
+from merchant_usage.driver_errors import explained
+from merchant_usage.errors import UsageError
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.dates import local_date, oldest_kept
 from merchant_usage.model.report import DateVerdict
 from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import Settings
+from merchant_usage.sink import transactions
 from merchant_usage.sink.queries import SQL_FOLDER, query
 from merchant_usage.source import counters
-from merchant_usage.steps import cleanup
-from merchant_usage.steps import scan as scan_step
-from merchant_usage.steps.resolve import Decision, decide
+from merchant_usage.steps import cleanup, scan
+from merchant_usage.steps.resolve import Decision, Ruling, decide
 from merchant_usage.steps.store import BatchResult
 
 Hear = Callable[[str], None]
@@ -127,9 +131,9 @@ def heard(redis_url: str, postgres_url: str, hear: Hear = nothing) -> Iterator[t
             hear("page")
             yield page
 
-    def asking(*arguments: Any) -> bool:
+    def asking(*arguments: Any) -> None:
         hear("mget")
-        return ask(*arguments)
+        ask(*arguments)
 
     def deleting(*arguments: Any) -> list[bool]:
         hear("delete")
@@ -141,7 +145,7 @@ def heard(redis_url: str, postgres_url: str, hear: Hear = nothing) -> Iterator[t
 
     with ExitStack() as stack:
         if hear is not nothing:
-            stack.enter_context(mock.patch.object(scan_step, "scan_pages", scanning))
+            stack.enter_context(mock.patch.object(scan, "scan_pages", scanning))
             stack.enter_context(mock.patch.object(counters, "_ask", asking))
             stack.enter_context(mock.patch.object(cleanup, "_compare_and_delete", deleting))
             stack.enter_context(mock.patch.object(psycopg.Copy, "write", writing))
@@ -182,36 +186,36 @@ def run_tasks(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
     """
     job.folder.mkdir(parents=True, exist_ok=True)
 
-    def scan() -> list[Any]:
+    def find() -> list[Any]:
         with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
-            plan, batches = scan_step.scan(client, conn, job.run, job.settings)
-        return [plan.to_xcom(), [batch.to_xcom() for batch in batches]]
+            plan, batches = scan.scan(client, conn, job.run, job.settings)
+        return [plan.to_json(), [batch.to_json() for batch in batches]]
 
     def upsert(batch: Batch) -> dict[str, Any]:
         with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
-            return pipeline.store(client, conn, batch, job.run.run_id, job.settings).to_xcom()
+            return pipeline.store(client, conn, batch, job.run.run_id, job.settings).to_json()
 
     def verify() -> list[Any]:
         with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
-            proof = pipeline.prove(client, conn, Plan.from_xcom(plan), batches, results, job.settings)
-        return [report.as_metadata() for report in proof.reports]
+            proof = pipeline.prove(client, conn, Plan.from_json(plan), batches, results, job.settings)
+        return [report.to_json() for report in proof.reports]
 
     def delete() -> list[int]:
         oldest = oldest_kept(local_date(job.run.now, job.settings), job.settings)
-        proven = [s.date for s in Plan.from_xcom(plan).scopes if s.date < oldest and str(s.date) in verified]
+        proven = [s.date for s in Plan.from_json(plan).scopes if s.date < oldest and str(s.date) in verified]
         keys = [key for batch in batches for key in batch.counter_keys() if key.date < oldest]
         with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
             cleaned = cleanup.delete_stale(client, conn, keys, proven, job.settings.key_prefix)
         return [cleaned.deleted, cleaned.kept]
 
-    plan, found = job.returned("scan", scan)
-    batches = [Batch.from_xcom(batch) for batch in found]
+    plan, found = job.returned("scan", find)
+    batches = [Batch.from_json(batch) for batch in found]
     results: list[BatchResult] = []
     first_failure: Exception | None = None
     for number, batch in enumerate(batches):
         try:
             result = job.returned(f"upsert {number}", lambda batch=batch: upsert(batch))  # type: ignore[misc]
-            results.append(BatchResult.from_xcom(result))
+            results.append(BatchResult.from_json(result))
         except Exception as error:  # noqa: BLE001 - whatever it is, the other mapped tasks go on
             first_failure = first_failure or error
     if first_failure is not None:
@@ -226,16 +230,16 @@ def run_tasks(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
 def run_whole(job: Job, hear: Hear = nothing) -> list[dict[str, Any]]:
     """The same run as one process without a scheduler does it: nothing is kept from one attempt to the next."""
     # Several batches of few keys.
-    few = mock.patch.object(scan_step, "KEYS_WORTH_A_BATCH", 2000)
+    few = mock.patch.object(scan, "KEYS_WORTH_A_BATCH", 2000)
     with heard(job.redis_url, job.postgres_url, hear) as (client, conn), few:
         proof = pipeline.aggregate(client, conn, job.run, job.settings)
-    return [report.as_metadata() for report in proof.reports]
+    return [report.to_json() for report in proof.reports]
 
 
 def run_decide(job: Job, hear: Hear = nothing) -> None:
     """Carry out `resolve --date D --carry` for the run's first date."""
     with heard(job.redis_url, job.postgres_url, hear) as (client, conn):
-        decide(client, conn, Decision.CARRY, job.settings.key_prefix, date=job.run.dates[0])
+        decide(client, conn, Ruling(Decision.CARRY, "tester"), job.settings.key_prefix, date=job.run.dates[0])
 
 
 def crash(work: Callable[[Job, Hear], Any], job: Job, moment: Sequence[str]) -> None:
@@ -258,6 +262,38 @@ def _in_another_process(target: Callable[..., Any], *arguments: Any) -> int | No
     if child.exitcode is None:
         child.kill()
     return child.exitcode
+
+
+@contextmanager
+def frozen(work: Callable[[Job, Hear], Any], job: Job, moment: Sequence[str], idle_limit: str) -> Iterator[None]:
+    """Another process does the work and is stopped at a moment, which must come. In the end it goes on, and fails."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    child = context.Process(target=_work_and_freeze, args=(work, job, moment, idle_limit))
+    child.start()
+    try:
+        deadline = time.monotonic() + CHILD_SECONDS
+        while (state := Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0]) != "T":
+            assert state != "Z", f"it ended by itself: {moment} never came"
+            assert time.monotonic() < deadline, f"{moment} never came"
+            time.sleep(0.01)  # nobody tells
+        yield
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGCONT)
+        child.join(CHILD_SECONDS)
+        assert child.exitcode == 1, f"it ended with {child.exitcode}"
+    finally:
+        child.kill()
+        child.join()
+
+
+def _work_and_freeze(work: Callable[[Job, Hear], Any], job: Job, moment: Sequence[str], idle_limit: str) -> None:
+    transactions.IDLE_LIMIT = idle_limit
+    try:
+        with explained():
+            work(job, At(*moment, do=lambda: os.kill(os.getpid(), signal.SIGSTOP)))
+    except UsageError as error:
+        sys.exit(1 if error.heals else 2)
 
 
 def _work_and_die(work: Callable[[Job, Hear], Any], job: Job, moment: Sequence[str]) -> None:

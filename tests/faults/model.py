@@ -1,147 +1,101 @@
-"""What must be true of each counter, in plain Python: the oracle that PostgreSQL is held against."""
+"""What really happened to a counter, and what runs could see of it: the truth that PostgreSQL is held against."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from merchant_usage.steps.resolve import Decision
-
-
-@dataclass
-class Letter:
-    """An open `counter_regressed`: what was stored when it was opened, and what Redis was last seen to hold."""
-
-    stored: int
-    redis: int
+import datetime as dt
+from dataclasses import dataclass, replace
 
 
 @dataclass
 class Counter:
-    """One counter: what really happened, what a run could know of it, and what must be stored."""
+    """One counter. Redis may lose it and begin anew: each time is a life of it."""
 
-    #: The string in Redis: a number, poison, or nothing.
+    #: What Redis holds: a number, garbage, or nothing.
     redis: int | bytes | None = None
+    #: When its time to live is over.
+    expires: dt.datetime | None = None
     #: The sum of all increments ever made. Nobody may be billed for more.
     true: int = 0
-    #: Of it, what some run could see: increments that Redis lost before any run read them are not in it.
-    known: int = 0
 
-    stored: int | None = None
-    carried: int = 0
-    letter: Letter | None = None
-    #: After the decision to keep: where the counter stood, and what was stored.
-    kept: tuple[int, int] | None = None
-    poisoned: bool = False
-
-    #: Redis began to count anew since the last run that read it.
-    began_anew: bool = False
-    #: The last reading since it began.
-    last_seen: int = 0
-    #: It fell more than once before anybody decided: one letter cannot tell what is true then, only bounds hold.
-    fell_twice: bool = False
-
-    def increment(self, by: int) -> None:
-        """Count, as the API does."""
-        assert not isinstance(self.redis, bytes)
-        if self.redis is None and self.stored is not None:
-            self.began_anew = True
-        self.redis = (self.redis or 0) + by
-        self.true += by
-
-    def expire(self) -> None:
-        """Redis lost the key, or its time to live is over."""
-        self.redis = None
-        if self.stored is not None:
-            self.began_anew = True
+    #: A run has read it, so that it has a row.
+    is_read: bool = False
+    #: What runs have seen of the lives that are over, and of the present one: what must be stored.
+    past: int = 0
+    seen: int = 0
+    #: Lives that are over.
+    lives: int = 0
+    #: What was seen of the life that ended last, until a run has seen that it ended.
+    fell_from: int | None = None
+    #: A part of a run may have read it.
+    is_unsure: bool = False
+    #: Something happened that no run can see, or that a person decided otherwise: only bounds hold.
+    is_bounded: bool = False
+    #: It went on from an older value. To carry would bill twice, and no person who knows of it does.
+    fell_back: bool = False
 
     @property
-    def counted(self) -> int:
-        """What is stored of the present life of the counter."""
-        return (self.stored or 0) - self.carried
+    def known(self) -> int:
+        """What must be stored once nothing waits for a decision."""
+        return self.past + self.seen
 
     @property
-    def is_kept(self) -> bool:
-        """A lower value in Redis is what a person decided to keep the stored one over."""
-        return (
-            self.kept is not None
-            and isinstance(self.redis, int)
-            and self.redis >= self.kept[0]
-            and self.stored is not None
-            and self.stored <= self.kept[1]
-        )
+    def unseen(self) -> int:
+        """What is in Redis, and no run has read."""
+        return self.redis - self.seen if isinstance(self.redis, int) else 0
 
-    @property
-    def is_regressed(self) -> bool:
-        """Redis has less than what is stored, and nobody said that this is right."""
-        return (
-            isinstance(self.redis, int) and self.stored is not None and self.redis < self.counted and not self.is_kept
-        )
+    def increment(self, by: int, expires: dt.datetime | None) -> None:
+        """Count, as the API does. What Redis refuses was not counted."""
+        if not isinstance(self.redis, bytes):
+            self.redis = (self.redis or 0) + by
+            self.true += by
+            self.expires = expires
 
-    @property
-    def is_exact(self) -> bool:
-        return self.stored == self.known
+    def end(self) -> int:
+        """Redis has lost the key. Returns what is lost with it."""
+        lost = self.unseen
+        self.past += self.seen
+        if self.is_read and self.seen:
+            self.fell_from = self.seen
+        self.redis, self.seen, self.expires = None, 0, None
+        self.lives += 1
+        return lost
 
-    def observe(self, *, carry: bool) -> None:
-        """A run reads the counter and stores it."""
-        self.poisoned = isinstance(self.redis, bytes)
-        if not isinstance(self.redis, int):
-            return
-        now = self.redis
-        if self.stored is None:
-            self.stored = self.known = now
-        elif self.is_regressed:
-            self._fall(now, carry=carry)
-        elif self.began_anew or self.is_kept:
-            # It has grown beyond what was stored before anybody looked: that it began anew cannot be seen.
-            self.stored = max(self.stored, self.carried + now)
-            if self.letter is None:
-                self.known = self.stored
-            else:
-                self.fell_twice = True
+    def fall_back(self, value: int) -> bool:
+        """Redis holds an older value. Returns whether a run can see that."""
+        self.is_bounded = self.fell_back = True
+        is_visible = value < self.seen
+        self.redis = value
+        return is_visible
+
+    def read(self, *, is_flagged: bool) -> None:
+        """A run, or whoever decides, has read it.
+
+        Args:
+            is_flagged: a `counter_regressed` of it is open.
+        """
+        if isinstance(self.redis, int):
+            if self.fell_from is not None and self.redis >= self.fell_from:
+                # It had overtaken before anybody looked: that it began anew cannot be seen.
+                self.is_bounded = True
+            self.fell_from = None
+            self.seen = self.redis
+            self.is_read = True
+            self.is_unsure = False
+        elif self.redis is None and is_flagged:
+            self.fell_from = None
+
+    def go_back_to(self, then: Counter | None) -> int:
+        """PostgreSQL is restored, to when the counter was like this. Returns what it cannot read again."""
+        before = self.known
+        if then is None:
+            self.past, self.seen, self.is_read, self.fell_from = 0, 0, False, None
+        elif then.lives == self.lives:
+            self.past, self.seen, self.is_read, self.fell_from = then.past, then.seen, then.is_read, then.fell_from
         else:
-            self.known += now - self.last_seen
-            self.stored = max(self.stored, self.carried + now)
-            if self.kept is not None:
-                self.known = self.stored
-        self.began_anew = False
-        self.last_seen = now
+            self.past, self.seen, self.is_read = then.known, 0, then.is_read
+            self.fell_from = (then.seen or then.fell_from) if then.is_read else None
+        again = self.redis if isinstance(self.redis, int) else self.seen
+        return max(0, before - self.past - again)
 
-    def _fall(self, now: int, *, carry: bool) -> None:
-        assert self.stored is not None
-        if self.letter is not None and self.began_anew:
-            self.fell_twice = True
-        self.known += now if self.began_anew else now - self.last_seen
-        if carry:
-            self.carried, self.stored = self.stored, self.stored + now
-            self.letter = None
-            if self.fell_twice:
-                self.known, self.fell_twice = self.stored, False
-        elif self.letter is None:
-            self.letter = Letter(self.stored, now)
-        else:
-            self.letter.redis = now
-
-    def decide(self, decision: Decision) -> None:
-        """A person decides its open letter."""
-        assert self.letter is not None
-        assert self.stored is not None
-        assert not isinstance(self.redis, bytes)
-        overtook = self.stored > self.letter.stored
-        counter = self.redis if self.redis is not None else self.counted if overtook else self.letter.redis
-        self.kept = None
-        if decision is Decision.KEEP:
-            self.kept = (counter, self.stored)
-        elif decision is Decision.ACCEPT:
-            self.stored = self.carried + counter
-        else:
-            self.carried = self.stored if counter < self.counted else self.letter.stored
-            self.stored = self.carried + counter
-        was_exact = decision is Decision.CARRY and not self.fell_twice and not self.began_anew
-        if was_exact:
-            # Between the last run and the decision the counter may have grown: the decision reads it too.
-            self.known += counter - self.last_seen
-        else:
-            self.known = self.stored
-        self.last_seen = counter
-        self.began_anew = self.redis is None
-        self.letter, self.fell_twice = None, False
+    def copy(self) -> Counter:
+        return replace(self)

@@ -79,6 +79,7 @@ class LosingProxy(CuttingProxy):
         super().__init__(url, 0)
         self._moment = moment.encode()
         self._over = threading.Event()
+        self._heard = threading.Event()
         if not hangs:
             self._over.set()
 
@@ -88,11 +89,16 @@ class LosingProxy(CuttingProxy):
         self._over.set()
         super().__exit__(kind, error, trace)
 
+    def wait_until_cut(self, seconds: float) -> bool:
+        """Whether the client says it within this time."""
+        return self._heard.wait(seconds)
+
     def _pass_on(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 if not counted and self._moment in data:
                     self.has_cut = True
+                    self._heard.set()
                     self._over.wait()
                     break
                 target.sendall(data)

@@ -39,7 +39,9 @@ COUNTERS = [(f"m{n}", metric) for n in range(6) for metric in "abc"]
 @pytest.mark.parametrize("date", [YESTERDAY, TODAY], ids=["settled", "live"])
 def test_each_of_many_lies_is_named(usage: Usage, date: dt.date, lies: dict[tuple[str, str], str]) -> None:
     usage.client.flushall()
-    usage.conn.execute("TRUNCATE merchant_usage, usage_dead_letter, usage_run, usage_reading, usage_alert")
+    usage.conn.execute(
+        "TRUNCATE merchant_usage, usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision"
+    )
     counters = {key(merchant, date, metric): 1000 * n for n, (merchant, metric) in enumerate(COUNTERS, start=1)}
     usage.write(counters)
     stored = usage.store_only(date, max_mapped_tasks=2)
@@ -55,7 +57,7 @@ def test_each_of_many_lies_is_named(usage: Usage, date: dt.date, lies: dict[tupl
         assert [line.split(":")[0] for line in sorted(raised.value.lines)] == sorted(map(str, fails))
         for counter in fails:
             (line,) = (line for line in raised.value.lines if line.startswith(str(counter)))
-            assert f"Redis has {counters[counter]}," in line
+            assert f"Redis has {counters[counter]:,}," in line
             assert ("(missing)" in line) == (counter in told["missing"])
     else:
         usage.prove(stored)

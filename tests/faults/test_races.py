@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from psycopg import Connection, IsolationLevel
 
 from local.servers import Valkey
 from merchant_usage import pipeline
@@ -22,8 +23,9 @@ from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.run import Run
 from merchant_usage.settings import OnRegression
+from merchant_usage.sink.queries import query
 from merchant_usage.source import counters as counters_module
-from merchant_usage.steps import scan, store
+from merchant_usage.steps import regressions, scan, store
 from tests.conftest import Connect
 from tests.faults.engine import At, Job, heard, nothing, run_tasks
 from tests.faults.leftovers import assert_nothing_left, wait_until
@@ -56,10 +58,17 @@ def stored(usage: Usage) -> dict[CounterKey, int]:
     return grown
 
 
-def test_deadlock_is_tried_again(
-    usage: Usage, connect: Connect, valkey: Valkey, database_url: str, stored: dict[CounterKey, int]
-) -> None:
-    """Another session locks z, then a, while ours goes from a to z: PostgreSQL ends ours, and ours begins again."""
+def aggregate_into_a_deadlock(
+    connect: Connect,
+    valkey: Valkey,
+    database_url: str,
+    take: Callable[[Connection], object],
+    want: Callable[[Connection], object],
+) -> list[str]:
+    """Another session takes something, and wants what our run holds once that waits for it: PostgreSQL ends ours.
+
+    Returns what our run sent.
+    """
     other, watcher = connect(), connect()
     other.execute("SET deadlock_timeout = '1min'")
     heard_words: list[str] = []
@@ -67,13 +76,45 @@ def test_deadlock_is_tried_again(
         # PostgreSQL looks once, after this time of waiting: by then the other must wait too.
         conn.execute("SET deadlock_timeout = '1s'")
         with other.transaction():
-            other.execute(TOUCH, ["z"])
+            take(other)
             run = Run("the run", "manual", (YESTERDAY,), NOW)
             working = pool.submit(pipeline.aggregate, client, conn, run, settings(max_mapped_tasks=1))
             wait_until(watcher, WAITS_FOR_A_LOCK)
-            other.execute(TOUCH, ["a"])
+            want(other)
         working.result(30)
+    return heard_words
+
+
+def test_deadlock_is_tried_again(
+    usage: Usage, connect: Connect, valkey: Valkey, database_url: str, stored: dict[CounterKey, int]
+) -> None:
+    """Another session locks z, then a, while ours goes from a to z, and begins again."""
+    heard_words = aggregate_into_a_deadlock(
+        connect,
+        valkey,
+        database_url,
+        take=lambda other: other.execute(TOUCH, ["z"]),
+        want=lambda other: other.execute(TOUCH, ["a"]),
+    )
     assert (heard_words.count("sql:upsert_staged"), heard_words.count("did:upsert_staged")) == (2, 1)
+    assert usage.rows() == stored
+    assert_nothing_left(usage.conn)
+
+
+def test_a_deadlock_over_letters_is_tried_again(
+    usage: Usage, connect: Connect, valkey: Valkey, database_url: str, stored: dict[CounterKey, int]
+) -> None:
+    """Somebody edits an open letter by hand, and then wants what our scan holds."""
+    usage.client.set("usage:nonsense", 1)
+    usage.aggregate()
+    heard_words = aggregate_into_a_deadlock(
+        connect,
+        valkey,
+        database_url,
+        take=lambda other: other.execute("UPDATE usage_dead_letter SET detail = 'edited'"),
+        want=lambda other: other.execute(query("lock_dead_letters")),
+    )
+    assert (heard_words.count("sql:open_dead_letters"), heard_words.count("did:open_dead_letters")) == (2, 1)
     assert usage.rows() == stored
     assert_nothing_left(usage.conn)
 
@@ -102,7 +143,7 @@ def test_deadlocks_without_end_are_an_error_that_heals(
 def test_serialization_failure_is_tried_again(
     usage: Usage, connect: Connect, valkey: Valkey, database_url: str, stored: dict[CounterKey, int], query: str
 ) -> None:
-    """In a database whose transactions are REPEATABLE READ by default, each concurrent write is an error 40001."""
+    """In transactions that are REPEATABLE READ each concurrent write is an error 40001."""
     if query == "lock_rows":
         usage.write({key("m"): 4})
         stored = {**stored, key("m"): 10}
@@ -115,7 +156,7 @@ def test_serialization_failure_is_tried_again(
         disturb(word)
 
     with heard(valkey.url, database_url, hear) as (client, conn):
-        conn.execute("SET default_transaction_isolation = 'repeatable read'")
+        conn.isolation_level = IsolationLevel.REPEATABLE_READ
         run = Run("the run", "manual", (YESTERDAY,), NOW)
         pipeline.aggregate(client, conn, run, settings(max_mapped_tasks=1))
     assert (heard_words.count(f"sql:{query}"), heard_words.count(f"did:{query}")) == (2, 1)
@@ -131,7 +172,7 @@ def test_somebody_sits_on_a_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """That batch fails by an error that heals, soon; the other batches are stored."""
-    monkeypatch.setitem(store.LIMITS, "lock_timeout", "100ms")
+    monkeypatch.setitem(regressions.LIMITS, "lock_timeout", "100ms")
     other, job = connect(), new_job()
     # Should ours wait without end, the other is ended, and this test fails instead of hanging.
     other.execute("SET idle_in_transaction_session_timeout = '20s'")
@@ -302,9 +343,9 @@ def test_another_run_stores_more_while_ours_settles_a_suspect(
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param(["did:select_totals"], id="before Redis is read again"),
-        pytest.param(["did:select_totals", "mget"], id="while Redis is read again"),
-        pytest.param(["sql:summarize_merchants"], id="after Redis was read again"),
+        pytest.param(["did:set_snapshot", "did:select_day_totals"], id="before Redis is read again"),
+        pytest.param(["did:set_snapshot", "did:select_day_totals", "mget"], id="while Redis is read again"),
+        pytest.param(["sql:summarize_days"], id="after Redis was read again"),
     ],
 )
 def test_another_run_stores_more_while_ours_verifies(

@@ -8,11 +8,12 @@ from itertools import count
 import pytest
 
 from merchant_usage import pipeline
+from merchant_usage.errors import UsageMismatch
 from merchant_usage.model.dates import Scope
 from merchant_usage.model.run import Run
 from merchant_usage.settings import OnRegression
 from merchant_usage.sink import ledger
-from merchant_usage.steps import scan, store, verify
+from merchant_usage.steps import scan, store, tally
 from merchant_usage.steps.preview import preview
 from tests.support import NOW, TODAY, YESTERDAY, Connect, Usage, key, raw, settings
 
@@ -32,7 +33,7 @@ def test_first_run_stores_every_counter(usage: Usage) -> None:
     proof = usage.aggregate(run_id="first")
     assert usage.rows() == COUNTERS
     (report,) = proof.reports
-    assert report.as_metadata() == {
+    assert report.to_json() == {
         "date": str(YESTERDAY),
         "verdict": "verified",
         "settled": True,
@@ -43,6 +44,7 @@ def test_first_run_stores_every_counter(usage: Usage) -> None:
         "rows_unchanged": 0,
         "dead_letters": 0,
         "keys": {"match": 5},
+        "merchants": None,
     }
     assert usage.ledger("first") == {YESTERDAY: ("verified", None)}
     assert usage.letters() == []
@@ -107,7 +109,7 @@ def test_run_of_some_merchants_touches_no_other(usage: Usage) -> None:
     usage.aggregate()
     usage.write({key("acme"): 10, key("a:b"): 20, key("other"): 30, key("another"): 40})
     before = usage.row_versions()
-    proof = usage.aggregate(merchants=("acme", "a:b", "nobody"), run_id="some")
+    proof = usage.aggregate(merchants=("acme", "a:b"), run_id="some")
     assert usage.rows() == {key("acme"): 10, key("a:b"): 20, key("other"): 3}
     assert usage.row_versions()[key("other")] == before[key("other")]
     (report,) = proof.reports
@@ -117,7 +119,7 @@ def test_run_of_some_merchants_touches_no_other(usage: Usage) -> None:
 def test_run_of_some_merchants_seals_no_date(usage: Usage) -> None:
     usage.write({key("acme"): 1})
     assert usage.verdicts(usage.aggregate(merchants=("acme",))) == {YESTERDAY: "verified"}
-    assert ledger.sealed_dates(usage.conn, "a later run", [YESTERDAY]) == set()
+    assert ledger.sealed_dates(usage.conn, [YESTERDAY]) == set()
 
 
 def test_prefix_is_kept_apart(usage: Usage) -> None:
@@ -136,13 +138,16 @@ def test_verified_run_leaves_no_readings_and_a_failed_one_keeps_them(usage: Usag
 
 
 def test_readings_of_runs_that_never_came_back_are_cleared(usage: Usage) -> None:
+    usage.write({key("acme", TODAY): 5})
+    usage.store_only(TODAY)
+    ended = usage.store_only(TODAY)
     usage.conn.execute(
-        "INSERT INTO usage_reading VALUES ('lost', 'acme', %(day)s, 'q', 1, now() - interval '9 days'),"
-        " ('under way', 'acme', %(day)s, 'q', 1, now())",
-        {"day": TODAY},
+        "UPDATE usage_run SET finished_at = %s WHERE run_id = %s", [NOW - dt.timedelta(hours=2), ended.plan.run_id]
     )
+    usage.conn.execute("INSERT INTO usage_reading VALUES ('unknown', 'acme', %s, 'q', 1)", [TODAY])
+    assert usage.readings() == 3
     usage.aggregate()
-    assert usage.readings() == 1
+    assert usage.readings() == 1, "of the run that is under way"
 
 
 def test_large_batches_are_stored_part_by_part(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +202,8 @@ def test_one_expired_key_does_not_refute_its_date(usage: Usage) -> None:
 def test_only_settled_dates_are_sealed(usage: Usage) -> None:
     usage.write({key("acme", YESTERDAY): 1, key("acme", TODAY): 1})
     usage.aggregate(YESTERDAY, TODAY, run_id="a")
-    assert ledger.sealed_dates(usage.conn, "b", [YESTERDAY, TODAY]) == {YESTERDAY}
+    assert ledger.sealed_dates(usage.conn, [YESTERDAY, TODAY]) == {YESTERDAY}
     # A run that is repeated does its work again.
-    assert ledger.sealed_dates(usage.conn, "a", [YESTERDAY, TODAY]) == set()
 
 
 def test_repeated_run_starts_its_ledger_anew(usage: Usage) -> None:
@@ -227,7 +231,9 @@ def test_ledger_tells_what_was_found_and_done(usage: Usage) -> None:
     assert told == {
         "usage_date": YESTERDAY,
         "run_id": "told",
+        "attempt": 1,
         "run_type": "manual",
+        "requested_by": None,
         "merchant_ids": None,
         "settled": True,
         "keys_scanned": 3,
@@ -264,7 +270,7 @@ def test_dry_run_writes_nothing_at_all(usage: Usage, logged: list[str]) -> None:
     assert f"{YESTERDAY}: 2 counter(s) would be stored, 1 unchanged, 1 went backwards, 1 expired: " in told
     assert f"Would store: {key('acme')}: Redis has 6, PostgreSQL has 5 (behind)" in logged
     assert f"Went backwards: {key('lower')}: Redis has 3, PostgreSQL has 9 (regressed)" in logged
-    assert "Would be a dead letter: b'usage:malformed'" in told
+    assert "Would be a dead letter: usage:malformed" in told
     assert logged[-1] == (
         "Dry run, nothing was written: 2 counter(s) would be stored, 1 went backwards (would stay as stored), "
         "2 key(s) cannot be counted"
@@ -274,7 +280,9 @@ def test_dry_run_writes_nothing_at_all(usage: Usage, logged: list[str]) -> None:
 def test_dry_run_says_how_many_more_there_are_than_it_lists(
     usage: Usage, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "MAX_DIFFERENCES_KEPT", 2)
+    monkeypatch.setattr(tally, "MAX_DIFFERENCES_KEPT", 2)
+    monkeypatch.setattr(UsageMismatch, "SHOWN", 2)
+    monkeypatch.setattr(tally, "MAX_REGRESSIONS_KEPT", 2)
     monkeypatch.setattr(scan, "MAX_DEAD_LETTERS_A_SCAN", 2)
     usage.write({key(f"lower{n}"): 9 for n in range(5)})
     usage.aggregate()
@@ -317,5 +325,9 @@ def test_a_repeated_run_has_no_verdict_until_it_ends_again(usage: Usage) -> None
     usage.write({key("acme"): 5})
     usage.aggregate(run_id="again")
     assert usage.ledger("again") == {YESTERDAY: ("verified", None)}
-    ledger.start(usage.conn, "again", "manual", [Scope(YESTERDAY, settled=True)], NOW)
+    run = Run("again", "manual", (YESTERDAY,), NOW)
+    attempt = ledger.start(usage.conn, run, [Scope(YESTERDAY, settled=True)], settings())
+    assert attempt.number == 2
     assert usage.ledger("again") == {YESTERDAY: (None, None)}
+    kept = usage.conn.execute("SELECT verdict FROM usage_run WHERE run_id = 'again' AND attempt = 1").fetchall()
+    assert kept == [("verified",)]

@@ -58,6 +58,7 @@ def test_a_quick_run_measures_what_a_run_costs_besides_time(quick: tuple[dict[st
     assert measured["size"]["after_runs"] >= measured["size"]["after_load"] > 50 * QUICK.wanted
     assert 0 < measured["neighbour"]["during_p50"] <= measured["neighbour"]["during_p99"]
     assert 1 <= measured["connections"]["peak"] <= 3
+    assert 1 < measured["garbage"]["peak"] < 128
     assert report["xcom"]["batches_bytes"] > QUICK.merchants * len("merchant_000000")
 
 
@@ -205,7 +206,7 @@ def test_a_dag_file_that_cannot_be_loaded_is_not_timed(tmp_path: Path) -> None:
 def test_dag_runs_are_judged_by_the_shape_and_the_engine() -> None:
     seconds = {"no_op_one": 8.0, "no_op_all": 18.0, "engine": 2.0, "dag": 20.0, "dag_unchanged": 19.0}
     parse = {"empty": 10.0, "one_task": 30.0, "ours": 70.0}
-    measured = {"told": "some data", "batches": 32, "seconds": seconds, "parse_milliseconds": parse}
+    measured = {"description": "some data", "batches": 32, "seconds": seconds, "parse_milliseconds": parse}
     _, wanted = dag_sheets(measured, rounds=3)
     assert [row[1:] for row in wanted.rows] == [
         ("2.00", "<= 1.5", "NO"),

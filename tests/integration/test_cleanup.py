@@ -11,10 +11,18 @@ import redis
 from redis.client import Pipeline
 
 from local.servers import Valkey
-from merchant_usage.model.dates import Scope
+from merchant_usage.model.dates import Scope, oldest_kept
 from merchant_usage.settings import OnRegression
-from merchant_usage.steps.cleanup import Cleaned, TimeToLive, _watch_and_delete, delete_stale, inspect_ttl
-from tests.support import YESTERDAY, Usage, key, raw
+from merchant_usage.steps.cleanup import (
+    Cleaned,
+    OldDates,
+    TimeToLive,
+    _watch_and_delete,
+    clean_up,
+    delete_stale,
+    inspect_ttl,
+)
+from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
 
 OLD = YESTERDAY - dt.timedelta(days=30)
 PASSWORD = "made-up"
@@ -47,10 +55,50 @@ def in_redis(usage: Usage) -> set[bytes]:
 
 
 def test_stored_keys_of_proven_dates_are_deleted(stored: Usage, client: redis.Redis) -> None:
-    rows = stored.row_versions()
+    rows = stored.rows()
     assert delete_stale(client, stored.conn, KEYS, [OLD], "usage") == Cleaned(deleted=2, kept=0)
     assert in_redis(stored) == {raw(key("acme", YESTERDAY))}
-    assert stored.row_versions() == rows
+    assert stored.rows() == rows
+    assert stored.conn.execute("SELECT count(*) FROM usage_deletion").fetchone() == (0,)
+
+
+def test_a_key_that_comes_back_after_it_was_deleted_is_added(stored: Usage, client: redis.Redis) -> None:
+    assert delete_stale(client, stored.conn, KEYS, [OLD], "usage").deleted == 2
+    stored.client.incrby(raw(key("acme", OLD)), 5000)
+    assert stored.verdicts(stored.aggregate(OLD)) == {OLD: "verified"}
+    assert stored.rows()[key("acme", OLD)] == 5005
+    assert delete_stale(client, stored.conn, KEYS, [OLD], "usage").deleted == 1
+    stored.client.incrby(raw(key("acme", OLD)), 1)
+    stored.aggregate(OLD)
+    assert stored.rows()[key("acme", OLD)] == 5006
+
+
+@pytest.mark.parametrize(
+    ("after", "value", "letters"),
+    [
+        pytest.param(None, 5, [], id="had been deleted"),
+        pytest.param(5, 5, [], id="had not been deleted"),
+        pytest.param(5000, 5000, [5], id="nobody knows"),
+    ],
+)
+def test_a_clean_up_that_was_cut_short_is_brought_to_its_end(
+    stored: Usage, after: int | None, value: int, letters: list[int]
+) -> None:
+    stored.conn.execute("INSERT INTO usage_deletion VALUES ('acme', %s, 'queries', 5)", [OLD])
+    if after is None:
+        stored.client.delete(raw(key("acme", OLD)))
+    else:
+        stored.write({key("acme", OLD): after})
+    stored.aggregate(OLD)
+    assert stored.rows()[key("acme", OLD)] == value
+    # What is carried, should a person say that the counter had begun anew.
+    bases = stored.conn.execute("SELECT postgres_value FROM usage_dead_letter WHERE resolved_at IS NULL").fetchall()
+    assert [base for (base,) in bases] == letters
+    assert stored.conn.execute("SELECT count(*) FROM usage_deletion").fetchone() == (0,)
+    if after is None:
+        stored.write({key("acme", OLD): 7})
+        stored.aggregate(OLD)
+        assert stored.rows()[key("acme", OLD)] == 12
 
 
 def test_dates_that_are_not_proven_are_left(stored: Usage, client: redis.Redis) -> None:
@@ -133,6 +181,27 @@ def test_day_within_the_retention_is_not_old(usage: Usage) -> None:
         Scope(oldest - dt.timedelta(days=1), settled=True),
         Scope(YESTERDAY, settled=True),
     )
+
+
+@pytest.mark.parametrize("deletes", [True, False], ids=["on", "off"])
+def test_only_verified_dates_past_the_retention_are_deleted_and_only_if_that_is_on(
+    stored: Usage, deletes: bool
+) -> None:
+    chosen = settings(delete_stale_keys=deletes)
+    oldest = key("acme", oldest_kept(TODAY, chosen))
+    stored.write({oldest: 1})
+    dates = OldDates.of([OLD, oldest.date, YESTERDAY], NOW, chosen)
+    assert dates.are_among([oldest.date, TODAY])
+    assert not dates.are_among([YESTERDAY, TODAY])
+    done = clean_up(stored.client, stored.conn, lambda: [*KEYS, oldest], dates, chosen)
+    assert in_redis(stored) == {raw(each) for each in [*KEYS, oldest] if not deletes or each.date != OLD}
+    # Yesterday's key has no TTL either, but days to get one.
+    assert done.to_json() == {
+        "deleted": 2 if deletes else 0,
+        "kept": 0,
+        "without_ttl": 1 if deletes else 3,
+        "expiring": 0,
+    }
 
 
 def test_keys_that_never_expire_or_soon_will_are_told(usage: Usage) -> None:

@@ -1,4 +1,4 @@
-"""`python -m merchant_usage`, as a cron job or a container runs it: a process of its own, its exit code, its words."""
+"""`merchant-usage`, as a cron job or a container runs it: a process of its own, its exit code, its words."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import Connection, sql
 
 from local.servers import Valkey, free_port
 from merchant_usage import clock
-from tests.support import PROJECT, Usage, key, raw
+from merchant_usage.errors import PROGRAM
+from merchant_usage.model.run import Run
+from merchant_usage.sink import ledger, schema
+from tests.command_server import CommandServer
+from tests.faults.leftovers import wait_until
+from tests.faults.proxy import LosingProxy
+from tests.hostile import HOSTILE
+from tests.support import PROJECT, Connect, Usage, key, raw, settings
 
 ONE_DAY = dt.timedelta(days=1)
 TODAY = clock.now().date()
@@ -33,10 +43,16 @@ class RunCommand:
     """Runs a command against the test's own servers; further variables go over ours."""
 
     urls: dict[str, str]
+    server: CommandServer
+    folder: Path
     stdout: int = subprocess.PIPE
     stderr: int = subprocess.PIPE
 
     def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end. What concerns the start of a process, or where it writes, gets a process that is new."""
+        if {self.stdout, self.stderr} == {subprocess.PIPE} and not any(name.startswith("PYTHON") for name in environ):
+            done = self.server.run(arguments, {**self.urls, **environ}, self.folder)
+            return subprocess.CompletedProcess(["merchant-usage", *arguments], *done)
         with self.start(*arguments, **environ) as process:
             try:
                 out, err = process.communicate(timeout=60)
@@ -58,8 +74,15 @@ class RunCommand:
 
 
 @pytest.fixture
-def run(valkey: Valkey, database_url: str) -> RunCommand:
-    return RunCommand({"USAGE_REDIS_URL": valkey.url, "USAGE_POSTGRES_URL": database_url})
+def run(valkey: Valkey, database_url: str, command_server: CommandServer, tmp_path: Path) -> RunCommand:
+    urls = {"USAGE_REDIS_URL": valkey.url, "USAGE_POSTGRES_URL": database_url}
+    return RunCommand(urls, command_server, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def command_server() -> Iterator[CommandServer]:
+    with CommandServer() as server:
+        yield server
 
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:
@@ -111,8 +134,7 @@ def test_status_of_a_date_that_nobody_aggregated(run: RunCommand) -> None:
     done = run("status", "2020-01-01")
     assert_clean(done, 0)
     assert done.stdout == (
-        "2020-01-01 has not been aggregated by any run. "
-        "To aggregate it: python -m merchant_usage aggregate --date 2020-01-01\n"
+        "2020-01-01 has not been aggregated by any run. To aggregate it: merchant-usage aggregate --date 2020-01-01\n"
     )
 
 
@@ -127,7 +149,7 @@ def test_status_without_a_date_shows_each_date_that_redis_may_still_have(usage: 
     done = run("status")
     assert_clean(done, 0)
     assert "The newest run of each date" in done.stdout
-    assert f"To aggregate them: python -m merchant_usage aggregate --from {TODAY - 7 * ONE_DAY}" in done.stdout
+    assert f"To aggregate them: merchant-usage aggregate --from {TODAY - 7 * ONE_DAY}" in done.stdout
 
 
 def test_status_of_one_date_has_all_its_runs_newest_first(usage: Usage, run: RunCommand) -> None:
@@ -212,8 +234,7 @@ def test_status_says_which_dates_were_aggregated_for_some_merchants_only(usage: 
     done = run("status")
     assert_clean(done, 0)
     assert (
-        f"Aggregated for some merchants only: {DAY}. To aggregate all of them: python -m merchant_usage aggregate "
-        f"--date {DAY}\n"
+        f"Aggregated for some merchants only: {DAY}. To aggregate all of them: merchant-usage aggregate --date {DAY}\n"
     ) in done.stdout
     shown = document(run("status", str(DAY), "--json"))
     assert shown["aggregated_in_part"] == [str(DAY)]
@@ -300,6 +321,30 @@ def test_only_a_run_that_is_verified_as_a_whole_counts_for_max_lag(usage: Usage,
     assert "No run was ever verified" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "asked", [(), (str(DAY),), ("--from", str(DAY), "--to", str(TODAY))], ids=["status", "one day", "a range"]
+)
+def test_a_run_that_died_is_not_done(usage: Usage, run: RunCommand, asked: tuple[str, ...]) -> None:
+    usage.write({COUNTER: 5})
+    usage.store_only(DAY, now=clock.now())
+    assert_clean(run("status", *asked), 0)  # it may be at work still
+
+    usage.conn.execute("UPDATE usage_run SET started_at = now() - interval '6 minutes'")
+    died = run("status", *asked)
+    assert_clean(died, 1)
+    (began,) = usage.conn.execute("SELECT started_at FROM usage_run").fetchone() or ()
+    assert (
+        f"The newest run of {DAY} began at {began:%Y-%m-%d %H:%M} UTC, 6m ago, and has not finished: if nothing works "
+        f"on it any more, it was killed. To aggregate it: merchant-usage aggregate --date {DAY}"
+    ) in died.stderr
+    assert "not finished" in died.stdout
+
+    usage.conn.execute("UPDATE usage_run SET started_at = now() - interval '3 days'")
+    assert_clean(run("status", *asked), 1)
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    assert_clean(run("status", *asked), 0)
+
+
 def test_verify_proves_without_writing(usage: Usage, run: RunCommand) -> None:
     usage.write({COUNTER: 5, key("b", DAY): 6})
     assert_clean(run("aggregate", "--date", str(DAY)), 0)
@@ -367,6 +412,14 @@ def test_verify_tells_of_a_merchant_that_is_not_there(usage: Usage, run: RunComm
     done = run("verify", "--date", str(DAY), "--merchant", "acne")
     assert_clean(done, 0)
     assert "Redis has nothing of acne" in done.stderr
+
+
+def test_aggregate_refuses_a_merchant_that_nobody_knows(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    done = run("aggregate", "--date", str(DAY), "--merchant", "acne")
+    assert_clean(done, 2)
+    assert f"No merchant is known as acne: Redis has no usage of that name for {DAY}" in done.stderr
+    assert usage.rows() == {}
 
 
 def test_dry_run_says_what_would_change_and_writes_nothing(usage: Usage, run: RunCommand) -> None:
@@ -469,6 +522,41 @@ def test_no_control_character_of_an_id_reaches_a_terminal(usage: Usage, run: Run
         assert "\nlines" not in told
 
 
+def test_no_id_forges_a_line(usage: Usage, run: RunCommand) -> None:
+    """Good ones, bad ones, and those that PostgreSQL refuses, in all that a person may ask for."""
+    usage.write({key(merchant, DAY): 5 for merchant in HOSTILE} | {key("refused" + HOSTILE[0], DAY): 5})
+    for number, text in enumerate(HOSTILE):
+        usage.client.set(f"usage:{text}:2026-02-30:{number}", 1)
+        usage.client.set(f"usage:bad:{DAY}:{text.replace(':', '')}", text)
+    usage.conn.execute(
+        'ALTER TABLE merchant_usage ADD CONSTRAINT "odd\n2026-11-26 03:00:00 [error] name"'
+        " CHECK (merchant_id NOT LIKE 'refused%')"
+    )
+    date = ["--date", str(DAY)]
+    outcomes = [run("aggregate", *date)]
+    assert outcomes[0].returncode == 1
+    usage.write({key(merchant, DAY): 4 for merchant in HOSTILE})
+    outcomes += [
+        run(*command)
+        for command in (
+            ["aggregate", *date],
+            ["verify", *date],
+            ["status"],
+            ["status", str(DAY), "--live"],
+            ["dead-letters"],
+            ["aggregate", "--dry-run", *date],
+            ["resolve", *date, "--keep"],
+            *(["verify", *date, f"--merchant={merchant}"] for merchant in HOSTILE[:1]),
+            ["verify", f"--date={HOSTILE[0]}"],
+            ["resolve", f"--key=usage:{HOSTILE[0]}", "--keep"],
+        )
+    ]
+    for done in outcomes:
+        for line in (done.stdout + done.stderr).splitlines():
+            assert line.isprintable(), line
+            assert not line.startswith("2026-11-26 03:00:00"), done
+
+
 def test_what_the_terminal_cannot_show_is_no_error(usage: Usage, run: RunCommand) -> None:
     usage.write({key("émoji 🎉", DAY): 5})
     done = run("aggregate", "--date", str(DAY), PYTHONIOENCODING="ascii")
@@ -509,6 +597,120 @@ def test_ctrl_c_ends_it_quietly(run: RunCommand) -> None:
     assert "error" not in err
 
 
+def test_ctrl_c_in_the_middle_leaves_exact_rows_and_says_what_was_done(
+    usage: Usage, run: RunCommand, connect: Connect
+) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with closing(connect()) as other, other.transaction():
+            other.execute("LOCK TABLE merchant_usage IN EXCLUSIVE MODE")
+            with run.start("aggregate", str(DAY)) as process:
+                wait_until(
+                    usage.conn,
+                    "SELECT count(*) = 1 FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                )
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=30)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == (
+        "Interrupted: no batch was stored whole. What is stored is exact, and not proven; the run can be repeated at "
+        f"any time: merchant-usage aggregate --date {DAY}"
+    )
+    assert "psycopg" not in err
+    assert "Traceback" not in err
+    assert usage.rows() == {}
+    assert usage.conn.execute("SELECT verdict, error FROM usage_run").fetchall() == [(None, "interrupted")]
+    assert_clean(run("aggregate", str(DAY)), 0)
+    assert usage.rows() == {COUNTER: 5, key("b", DAY): 6}
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment", ["MGET", "COPY pg_temp", "INSERT INTO merchant_usage", "COMMIT\0"])
+def test_who_is_told_to_end_in_a_transaction_leaves_none(
+    usage: Usage, run: RunCommand, valkey: Valkey, database_url: str, moment: str, sent: signal.Signals, code: int
+) -> None:
+    """Whatever it waits for: here for Redis, with a transaction open, and for PostgreSQL in each part of one."""
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    name = "USAGE_REDIS_URL" if moment == "MGET" else "USAGE_POSTGRES_URL"
+    try:
+        with (
+            LosingProxy(valkey.url if moment == "MGET" else database_url, moment, hangs=True) as proxy,
+            run.start("aggregate", str(DAY), **{name: proxy.url}) as process,
+            ExitStack() as stack,
+        ):
+            stack.callback(process.kill)
+            assert proxy.wait_until_cut(30)
+            wait_until(
+                usage.conn,
+                "SELECT count(*) = 1 FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state LIKE 'idle in transaction%%'",
+            )
+            process.send_signal(sent)
+            _, err = process.communicate(timeout=60)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.returncode == code
+    assert err.splitlines()[-1].startswith("Interrupted: no batch was stored whole. What is stored is exact")
+    assert "psycopg" not in err
+    assert "rollback" not in err
+    assert "Traceback" not in err
+    wait_until(
+        usage.conn,
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    assert usage.rows() == {}
+    assert_clean(run("aggregate", str(DAY)), 0)
+    assert usage.rows() == {COUNTER: 5, key("b", DAY): 6}
+
+
+@pytest.mark.parametrize("command", ["aggregate", "verify", "status"])
+def test_a_day_may_be_given_in_each_way(usage: Usage, run: RunCommand, command: str) -> None:
+    usage.write({key("acme", TODAY - n * ONE_DAY): 5 for n in range(4)})
+    for n, ways in enumerate((("today", "-0"), ("yesterday", "-1"), ("-2", str(TODAY - 2 * ONE_DAY)))):
+        date = str(TODAY - n * ONE_DAY)
+        assert_clean(run("aggregate", "--date", date), 0)
+        for way in ways:
+            for arguments in ((way,), ("--date", way), ("--from", way, "--to", way)):
+                done = run(command, *arguments)
+                assert_clean(done, 0)
+                assert date in done.stdout, (arguments, done.stdout)
+    twice = run(command, "today", "--date", "today")
+    assert_clean(twice, 2)
+    assert "DATE and --date are the same: give one of the two." in twice.stderr
+    assert_clean(run(command, "--from", "today", "--to", "-3"), 2)
+
+
+def test_every_command_answers_a_program(usage: Usage, run: RunCommand) -> None:
+    assert document(run("migrate", "--json"))["applied"][0] == "001_merchant_usage"
+    usage.write({COUNTER: 5})
+    assert_clean(run("aggregate", str(DAY)), 0)
+    usage.write({COUNTER: 4})
+    assert_clean(run("aggregate", str(DAY)), 1)
+    decided = document(run("resolve", "--date", str(DAY), "--keep", "--json"))
+    of = {"merchant_id": "acme", "date": str(DAY), "metric_type": "queries"}
+    assert decided == {"decided": [{**of, "before": 5, "after": 5}], "refused": []}
+
+
+def test_a_shell_completes_commands_and_options(run: RunCommand) -> None:
+    script = run("completion", "bash").stdout
+    for typed, offered in ((["agg"], "aggregate"), (["status", "--ma"], "--max-lag"), (["verify", "yes"], "yesterday")):
+        words = f"COMP_WORDS=(merchant-usage {' '.join(typed)}); COMP_CWORD={len(typed)}"
+        told = subprocess.run(
+            ["bash", "-c", f'{script}\n{words}\n_merchant_usage\necho "${{COMPREPLY[@]}}"'],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told.stdout.split() == [offered]
+    assert "complete -c merchant-usage" in run("completion", "fish").stdout
+    assert run("completion", "zsh").stdout.startswith("autoload")
+
+
 def test_a_terminal_sees_progress_and_a_file_does_not(usage: Usage, run: RunCommand) -> None:
     usage.write({COUNTER: 5, key("b", DAY): 6})
     # rich alone would take this variable's word for a terminal.
@@ -539,7 +741,48 @@ def test_refused_merchant_is_exit_code_1(usage: Usage, run: RunCommand) -> None:
     assert_clean(done, 1)
     assert "1 merchant(s) could not be stored" in done.stderr
     assert "bad: PostgreSQL refused a statement (23514)" in done.stderr
+    remedy = f"Mend the cause, then run it again: {PROGRAM} aggregate --date {DAY}"
+    assert done.stderr.strip().endswith(remedy)
     assert usage.rows() == {COUNTER: 5}
+
+
+def test_a_date_without_a_partition_is_exit_code_2_and_the_others_are_answered(
+    usage: Usage, run: RunCommand, empty_database: Connection, empty_database_url: str
+) -> None:
+    empty_database.execute(
+        "CREATE TABLE merchant_usage (merchant_id text, date date, metric_type text, metric_value bigint NOT NULL,"
+        " created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(),"
+        " PRIMARY KEY (merchant_id, date, metric_type)) PARTITION BY LIST (date)"
+    )
+    schema.migrate(empty_database)
+    day_before = DAY - ONE_DAY
+    partition = sql.SQL("CREATE TABLE of_one_day PARTITION OF merchant_usage FOR VALUES IN ({})").format(str(DAY))
+    empty_database.execute(partition)
+    usage.write({COUNTER: 5, key("acme", day_before): 6})
+    command = ["aggregate", "--from", str(day_before), "--to", str(DAY)]
+    done = run(*command, "--json", USAGE_POSTGRES_URL=empty_database_url)
+    assert_clean(done, 2)
+    shown = document(done)
+    assert {row["usage_date"]: row["verdict"] for row in shown["dates"]} == {
+        str(day_before): "mismatch",
+        str(DAY): "verified",
+    }
+    assert f"{day_before}: A partition is missing" in shown["error"]
+    assert shown["error"].endswith(f"Make it, then run it again: {PROGRAM} {' '.join(command)}")
+
+
+def test_a_date_whose_end_nobody_read_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCommand) -> None:
+    lost = TODAY - 12 * ONE_DAY
+    usage.write({key("acme", lost): 5})
+    usage.aggregate(lost, now=dt.datetime.combine(lost, dt.time(12), dt.UTC))
+    usage.client.flushdb()
+    done = run("aggregate", "--date", str(lost))
+    assert_clean(done, 1)
+    decide = f"resolve --date {lost} --keep"
+    assert f"error: The end of {lost} was never read, so usage may be lost." in done.stderr
+    assert done.stderr.strip().endswith(f"{PROGRAM} {decide}")
+    assert_clean(run(*decide.split()), 0)
+    assert_clean(run("aggregate", "--date", str(lost)), 0)
 
 
 def test_regression_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCommand) -> None:
@@ -565,7 +808,7 @@ def test_regression_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCom
 @pytest.mark.parametrize(
     ("arguments", "environ", "told"),
     [
-        pytest.param(["aggregate", "--date", "yesterday"], {}, "'yesterday' is not a date", id="no date"),
+        pytest.param(["aggregate", "--date", "tomorrow"], {}, "'tomorrow' is not a date", id="no date"),
         pytest.param(
             ["aggregate", "--date", "2999-01-01"], {}, "--date=2999-01-01 is in the future", id="a day to come"
         ),
@@ -619,7 +862,7 @@ def test_bad_arguments_and_settings_are_exit_code_2(
 def test_unknown_arguments_are_exit_code_2(run: RunCommand, arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m merchant_usage")
+    assert done.stderr.startswith("usage: merchant-usage")
 
 
 @pytest.mark.parametrize("command", [["aggregate"], ["verify"], ["status"], ["dead-letters"]], ids=" ".join)
@@ -628,7 +871,7 @@ def test_missing_schema_is_exit_code_2_and_names_the_command(
 ) -> None:
     done = run(*command, USAGE_POSTGRES_URL=empty_database_url)
     assert_clean(done, 2)
-    assert done.stderr.strip().endswith("To create what is missing: python -m merchant_usage migrate")
+    assert done.stderr.strip().endswith("To create what is missing: merchant-usage migrate")
 
 
 @pytest.mark.parametrize(
@@ -667,3 +910,48 @@ def test_no_airflow_is_imported() -> None:
     look = "import sys, merchant_usage.__main__; print(sorted(m for m in sys.modules if m.split('.')[0] == 'airflow'))"
     done = subprocess.run([sys.executable, "-c", look], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_due_takes_what_a_scheduled_run_would(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("acme", TODAY): 6})
+    live = {"USAGE_START_DATE": str(TODAY - 30 * ONE_DAY)}
+    first = document(run("aggregate", "--due", "--json", **live))
+    assert [row["usage_date"] for row in first["dates"]] == [str(day) for day in days(TODAY - 7 * ONE_DAY, TODAY)]
+    assert usage.rows() == {COUNTER: 5, key("acme", TODAY): 6}
+    usage.write({key("acme", TODAY): 7})
+    done = run("aggregate", "--due", **live)
+    assert_clean(done, 0)
+    assert f"{TODAY} | verified" in done.stdout
+    assert usage.rows() == {COUNTER: 5, key("acme", TODAY): 7}
+
+
+def test_what_is_due_can_be_looked_at_first(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5})
+    before = usage.everything()
+    done = run("aggregate", "--due", "--dry-run", USAGE_START_DATE=str(TODAY - 30 * ONE_DAY))
+    assert_clean(done, 0)
+    assert "1 counter(s) would be stored, 0 went" in done.stderr
+    assert usage.everything() == before
+
+
+@pytest.mark.parametrize("more", [("yesterday",), ("--date", str(DAY)), ("--to", str(DAY)), ("--merchant", "acme")])
+def test_due_takes_no_date_and_no_merchant(run: RunCommand, more: tuple[str, ...]) -> None:
+    done = run("aggregate", "--due", *more)
+    assert_clean(done, 2)
+    assert "give it no date and no merchant" in done.stderr
+
+
+def test_a_run_says_so_if_another_is_at_work(usage: Usage, run: RunCommand) -> None:
+    now = clock.now()
+    for name, age, run_type in (("slow", 200, "cli"), ("killed", 400, "cli"), ("dag", 200, "scheduled")):
+        other = Run(name, run_type, (DAY,), now - dt.timedelta(seconds=age))
+        ledger.start(usage.conn, other, other.scopes(settings()).values(), settings())
+    usage.write({COUNTER: 5})
+    done = run("aggregate", "--date", str(DAY))
+    assert_clean(done, 0)
+    others = [line for line in done.stderr.splitlines() if "Another run of merchant-usage" in line]
+    assert len(others) == 1
+    assert "slow, began 3m 2" in others[0]
+    assert usage.rows() == {COUNTER: 5}
+    done = run("aggregate", "--date", str(DAY))
+    assert "cli__" not in "".join(line for line in done.stderr.splitlines() if "Another run" in line)

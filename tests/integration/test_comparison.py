@@ -13,8 +13,8 @@ from merchant_usage.model.batches import Batch, Census, Group
 from merchant_usage.model.keys import CounterKey, parse_key
 from merchant_usage.model.pages import key_pages
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import all_plain
-from merchant_usage.steps.page_comparison import SideBySide, rows_held, side_by_side
+from merchant_usage.source.counters import all_plain_integers
+from merchant_usage.steps.page_comparison import PageComparison, compare_pages, rows_held
 from tests.support import TODAY, YESTERDAY, Usage, key, raw
 
 METRICS = ["a", "b", "1", "-", "back\\slash", 'quo"te', "new\nline", "é", "𝄞", "￿"]
@@ -27,14 +27,14 @@ some_keys = st.builds(
 counters = st.sampled_from(["0", "1", "12", "9223372036854775807", "007", "-5", "", "x", "1:b:2"])
 
 
-def compare(usage: Usage, keys: Iterable[CounterKey], size: int = 1000) -> list[SideBySide]:
+def compare(usage: Usage, keys: Iterable[CounterKey], size: int = 1000) -> list[PageComparison]:
     census = Census()
     for name in keys:
         census.add(name)
     (batch,) = census.batches((), 1)
     with usage.conn.transaction():
         usage.conn.execute(query("prepare_batch"))
-        return list(side_by_side(usage.client, usage.conn, key_pages(batch.groups, "usage", size)))
+        return list(compare_pages(usage.client, usage.conn, key_pages(batch.groups, "usage", size)))
 
 
 def unequal(usage: Usage, keys: Iterable[CounterKey], size: int = 1000) -> set[CounterKey]:
@@ -42,7 +42,7 @@ def unequal(usage: Usage, keys: Iterable[CounterKey], size: int = 1000) -> set[C
     found = set()
     for both in compare(usage, keys, size):
         of_page = {parse_key(both.page.raw_keys[i], "usage") for i in both.unequal()}
-        assert both.equal is (not of_page and all_plain(both.raws))
+        assert both.equal is (not of_page and all_plain_integers(both.raw_values))
         found |= of_page
     return found  # type: ignore[return-value]  # keys that were built can be parsed
 
@@ -144,7 +144,7 @@ def test_a_merchant_with_more_metric_types_than_a_page(usage: Usage) -> None:
     usage.write(counted)
     insert(usage, dict(counted))
     pages = compare(usage, counted)
-    assert [len(both.raws) for both in pages] == [1000, 1000, 500]
+    assert [len(both.raw_values) for both in pages] == [1000, 1000, 500]
     assert all(both.equal for both in pages)
     usage.write({key("acme", metric_type="m1500"): 0})
     assert unequal(usage, counted) == {key("acme", metric_type="m1500")}

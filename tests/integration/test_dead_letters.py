@@ -7,6 +7,7 @@ import datetime as dt
 import pytest
 
 from merchant_usage.model.dead_letter import MAX_DETAIL, Reason
+from merchant_usage.sink import dead_letters
 from merchant_usage.steps import scan
 from tests.support import NOW, TODAY, TOMORROW, YESTERDAY, Letter, Usage, key, raw
 
@@ -48,7 +49,7 @@ def test_poison_gets_its_reason_and_stops_nobody(
     proof = usage.aggregate()
     assert usage.rows() == good
     letter = only(usage)
-    assert (letter.redis_key, letter.reason, letter.usage_date) == (name, reason, date)
+    assert (letter.redis_key, letter.reason, letter.usage_date) == (name[:1024], reason, date)
     assert (letter.attempts, letter.resolved) == (1, False)
     assert 0 < len(letter.detail) <= MAX_DETAIL
     assert usage.verdicts(proof) == {YESTERDAY: "verified"}
@@ -82,7 +83,11 @@ def test_all_poisons_at_once(usage: Usage) -> None:
     usage.client.mset({b"usage:\xff:2026-11-23:q": 1, b"usage:a:2026-13-01:q": 1, raw(key("b", TOMORROW)): 1})
     usage.aggregate(max_mapped_tasks=1)
     assert usage.rows() == {key(f"m{n}"): n for n in range(50)}
-    assert {letter.reason for letter in usage.letters()} == {str(r) for r in Reason} - {"counter_regressed"}
+    assert {letter.reason for letter in usage.letters()} == {str(r) for r in Reason} - {
+        "counter_regressed",
+        "on_two_servers",
+        "too_late",
+    }
 
 
 def test_each_run_tries_again_and_counts(usage: Usage) -> None:
@@ -163,11 +168,11 @@ def test_day_to_come_is_aggregated_when_it_has_come(usage: Usage) -> None:
 
 
 def test_run_of_some_merchants_tries_no_others_letters(usage: Usage) -> None:
-    usage.write({key("acme", LONG_AGO): "x"})
+    usage.write({key("acme", LONG_AGO): "x", key("other"): 2})
     usage.aggregate(LONG_AGO)
     usage.write({key("acme", LONG_AGO): 1})
     usage.aggregate(YESTERDAY, merchants=("other",))
-    assert usage.rows() == {}
+    assert usage.rows() == {key("other"): 2}
     assert not only(usage).resolved
 
 
@@ -180,3 +185,27 @@ def test_flood_is_bounded_and_closes_no_letter_by_mistake(usage: Usage, monkeypa
         assert usage.rows() == {key("acme"): 1}
     assert len(usage.letters()) == 3
     assert not any(letter.resolved for letter in usage.letters())
+
+
+def test_in_a_flood_those_that_are_gone_are_resolved(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MAX_DEAD_LETTERS_A_SCAN", 5)
+    for turn in range(4):
+        usage.client.mset({f"usage:bad {turn} {n}": 1 for n in range(20)})
+        usage.aggregate()
+        still_there = set(usage.client.keys())
+        still_open = {letter.redis_key for letter in usage.letters() if not letter.resolved}
+        assert still_open <= still_there
+        assert 0 < len(still_open) <= 5 * (turn + 1)
+        gone = sorted(still_there)[: len(still_there) // 2]
+        usage.client.delete(*gone, *(name for name in sorted(still_open)[::2]))
+    usage.client.flushall()
+    usage.aggregate()
+    assert all(letter.resolved for letter in usage.letters())
+
+
+def test_open_letters_are_bounded_in_bytes(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "MAX_OPEN_BYTES", 5000)
+    for turn in range(3):
+        usage.client.mset({b"usage:%d" % turn + b"x" * 900 + b"%d" % n: 1 for n in range(4)})
+        usage.aggregate()
+    assert len(usage.letters()) == 8

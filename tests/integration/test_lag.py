@@ -21,7 +21,11 @@ def midnight(date: dt.date) -> dt.datetime:
 
 
 def until(usage: Usage, now: dt.datetime = NOW, **changes: Any) -> dt.datetime:
-    return proven_until(usage.conn, now, settings(**{**LIVE_SINCE_YESTERDAY, **changes}))
+    return proven_until(usage.conn, now, settings(**{**LIVE_SINCE_YESTERDAY, **changes})).until
+
+
+def besides_decisions_until(usage: Usage, now: dt.datetime = NOW) -> dt.datetime:
+    return proven_until(usage.conn, now, settings(**LIVE_SINCE_YESTERDAY)).or_undecided_until
 
 
 def test_usage_is_proven_up_to_the_start_of_the_run_that_proved_it(usage: Usage) -> None:
@@ -79,3 +83,38 @@ def test_counter_that_waits_for_a_decision_keeps_its_date_unproven(usage: Usage)
     usage.client.set(raw(key("acme")), 1)
     usage.aggregate(YESTERDAY)
     assert until(usage) == NOW - HOUR
+    assert besides_decisions_until(usage) == NOW, "runs do their work: nothing but a decision is missing"
+
+
+def test_a_counter_that_waits_for_a_decision_hides_no_outage(usage: Usage) -> None:
+    usage.write({key("acme"): 5, key("acme", TODAY): 5})
+    usage.aggregate(YESTERDAY, TODAY, now=NOW - 3 * HOUR)
+    usage.client.set(raw(key("acme")), 1)
+    usage.aggregate(YESTERDAY, TODAY, now=NOW - 2 * HOUR)
+    assert besides_decisions_until(usage) == NOW - 2 * HOUR, "nothing came since"
+
+    usage.client.incr(raw(key("acme", TODAY)))
+    stored = usage.store_only(YESTERDAY, TODAY, now=NOW - HOUR)
+    usage.conn.execute("UPDATE merchant_usage SET metric_value = 4 WHERE date = %s", [TODAY])
+    with pytest.raises(UsageMismatch):
+        usage.prove(stored)
+    assert besides_decisions_until(usage) == NOW - 2 * HOUR, "today is wrong, and no decision mends that"
+
+
+def test_a_wrong_key_beside_one_that_waits_for_a_decision_counts(usage: Usage) -> None:
+    usage.write({key("acme"): 5, key("other"): 5})
+    usage.aggregate(TODAY, YESTERDAY, now=NOW - HOUR)
+    usage.client.set(raw(key("acme")), 1)
+    stored = usage.store_only(TODAY, YESTERDAY)
+    usage.conn.execute("UPDATE merchant_usage SET metric_value = 4 WHERE merchant_id = 'other'")
+    with pytest.raises(UsageMismatch):
+        usage.prove(stored)
+    assert besides_decisions_until(usage) == NOW - HOUR
+
+
+def test_a_date_whose_end_nobody_read_waits_for_a_decision_too(usage: Usage) -> None:
+    usage.aggregate(TODAY, YESTERDAY)
+    usage.conn.execute(
+        "UPDATE usage_run SET verdict = 'incomplete', error = 'nobody' WHERE usage_date = %s", [YESTERDAY]
+    )
+    assert (until(usage), besides_decisions_until(usage)) == (midnight(YESTERDAY), NOW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -66,8 +66,8 @@ def test_verification_keeps_nobody_from_reading_or_writing(
 ) -> None:
     seen: set[tuple[str, str]] = set()
 
-    def watched(client: Any, pages: Iterable[Any]) -> Iterator[Any]:
-        for answer in read_pages(client, pages):
+    def watched(*arguments: Any) -> Iterator[Any]:
+        for answer in read_pages(*arguments):
             seen.update(locks.on_tables())
             yield answer
 

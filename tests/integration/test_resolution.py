@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from merchant_usage.errors import SettingsError
-from merchant_usage.steps.resolve import Decided, Decision, decide
+from merchant_usage.steps.resolve import Decided, Decision, Ruling, decide
 from tests.support import YESTERDAY, Usage, key, raw
 
 ACME = key("acme")
@@ -30,7 +30,7 @@ def regressed(usage: Usage) -> Usage:
     ],
 )
 def test_decision_on_one_key(regressed: Usage, decision: Decision, value: int, carried: int, after_growth: int) -> None:
-    decided = decide(regressed.client, regressed.conn, decision, "usage", key=raw(ACME))
+    decided = decide(regressed.client, regressed.conn, Ruling(decision, "tester"), "usage", key=raw(ACME)).decided
     assert decided == [Decided(ACME, 100, value)]
     assert (regressed.rows()[ACME], regressed.carried(ACME)) == (value, carried)
     assert regressed.rows()[key("beta")] == 200
@@ -41,19 +41,23 @@ def test_decision_on_one_key(regressed: Usage, decision: Decision, value: int, c
     # The other one still waits, so the date is not verified yet.
     assert regressed.verdicts(regressed.aggregate()) == {YESTERDAY: "mismatch"}
     regressed.write({key("beta"): 200, ACME: 15})
+    assert regressed.verdicts(regressed.aggregate()) == {YESTERDAY: "mismatch"}, (
+        "it is back, and nobody knows why it fell"
+    )
+    decide(regressed.client, regressed.conn, Ruling(Decision.KEEP, "tester"), "usage", key=raw(key("beta")))
     assert regressed.verdicts(regressed.aggregate()) == {YESTERDAY: "verified"}
     assert regressed.rows()[ACME] == after_growth
 
 
 def test_kept_value_is_overtaken(regressed: Usage) -> None:
-    decide(regressed.client, regressed.conn, Decision.KEEP, "usage", key=raw(ACME))
+    decide(regressed.client, regressed.conn, Ruling(Decision.KEEP, "tester"), "usage", key=raw(ACME))
     regressed.write({ACME: 150})
     regressed.aggregate()
     assert regressed.rows()[ACME] == 150
 
 
 def test_kept_counter_that_falls_again_is_flagged_again(regressed: Usage) -> None:
-    decide(regressed.client, regressed.conn, Decision.KEEP, "usage", key=raw(ACME))
+    decide(regressed.client, regressed.conn, Ruling(Decision.KEEP, "tester"), "usage", key=raw(ACME))
     regressed.write({ACME: 4})
     regressed.aggregate()
     assert [
@@ -62,19 +66,25 @@ def test_kept_counter_that_falls_again_is_flagged_again(regressed: Usage) -> Non
 
 
 def test_decision_on_a_date(regressed: Usage) -> None:
-    decided = decide(regressed.client, regressed.conn, Decision.CARRY, "usage", date=YESTERDAY)
+    decided = decide(
+        regressed.client, regressed.conn, Ruling(Decision.CARRY, "tester"), "usage", date=YESTERDAY
+    ).decided
     assert decided == [Decided(ACME, 100, 105), Decided(key("beta"), 200, 206)]
     assert regressed.verdicts(regressed.aggregate()) == {YESTERDAY: "verified"}
 
 
 def test_counter_that_grew_until_the_decision_counts_as_it_is(regressed: Usage) -> None:
     regressed.write({ACME: 9})
-    assert decide(regressed.client, regressed.conn, Decision.CARRY, "usage", key=raw(ACME)) == [Decided(ACME, 100, 109)]
+    assert decide(
+        regressed.client, regressed.conn, Ruling(Decision.CARRY, "tester"), "usage", key=raw(ACME)
+    ).decided == [Decided(ACME, 100, 109)]
 
 
 def test_key_that_is_gone_counts_as_it_was_last_seen(regressed: Usage) -> None:
     regressed.client.delete(raw(ACME))
-    assert decide(regressed.client, regressed.conn, Decision.CARRY, "usage", key=raw(ACME)) == [Decided(ACME, 100, 105)]
+    assert decide(
+        regressed.client, regressed.conn, Ruling(Decision.CARRY, "tester"), "usage", key=raw(ACME)
+    ).decided == [Decided(ACME, 100, 105)]
 
 
 def test_carry_counts_from_what_was_stored_when_it_fell(regressed: Usage) -> None:
@@ -82,18 +92,25 @@ def test_carry_counts_from_what_was_stored_when_it_fell(regressed: Usage) -> Non
     regressed.write({ACME: 150})
     regressed.aggregate()
     assert regressed.rows()[ACME] == 150
-    decide(regressed.client, regressed.conn, Decision.CARRY, "usage", key=raw(ACME))
+    decide(regressed.client, regressed.conn, Ruling(Decision.CARRY, "tester"), "usage", key=raw(ACME))
     assert (regressed.rows()[ACME], regressed.carried(ACME)) == (250, 100)
 
 
-def test_broken_key_cannot_be_decided(regressed: Usage) -> None:
+def test_broken_key_cannot_be_decided_and_holds_up_no_other(regressed: Usage) -> None:
     regressed.write({ACME: "x"})
     before = regressed.everything()
     with pytest.raises(SettingsError, match="cannot be decided: the value is 'x'"):
-        decide(regressed.client, regressed.conn, Decision.KEEP, "usage", date=YESTERDAY)
+        decide(regressed.client, regressed.conn, Ruling(Decision.KEEP, "tester"), "usage", key=raw(ACME))
     assert regressed.everything() == before
+    outcome = decide(regressed.client, regressed.conn, Ruling(Decision.KEEP, "tester"), "usage", date=YESTERDAY)
+    assert [one.subject for one in outcome.decided] == [key("beta")]
+    assert len(outcome.refused) == 1
+    assert {letter.redis_key: letter.resolved for letter in regressed.letters()} == {
+        raw(ACME): False,
+        raw(key("beta")): True,
+    }
 
 
 def test_nothing_to_decide(regressed: Usage) -> None:
     with pytest.raises(SettingsError, match="No open counter_regressed for"):
-        decide(regressed.client, regressed.conn, Decision.KEEP, "usage", key=raw(key("fine")))
+        decide(regressed.client, regressed.conn, Ruling(Decision.KEEP, "tester"), "usage", key=raw(key("fine")))

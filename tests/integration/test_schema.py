@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from threading import Barrier
@@ -16,9 +17,20 @@ from local.servers import Postgres
 from merchant_usage.connections import prepare
 from merchant_usage.errors import MIGRATE_COMMAND, SchemaError
 from merchant_usage.sink import schema
+from merchant_usage.sink.queries import SQL_FOLDER
 from tests.support import TABLES, YESTERDAY, Usage, key
 
-FILES = ["001_merchant_usage", "002_usage_dead_letter", "003_usage_run", "004_usage_reading", "005_usage_alert"]
+FILES = [
+    "001_merchant_usage",
+    "002_usage_dead_letter",
+    "003_usage_run",
+    "004_usage_reading",
+    "005_usage_alert",
+    "006_attempts_and_decisions",
+    "007_long_names",
+    "008_pruning",
+    "009_source",
+]
 
 DESCRIBE = """
 SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -211,9 +223,11 @@ def test_table_that_cannot_be_used_is_named_and_left(
     before = describe(empty_database)
     with pytest.raises(SchemaError) as raised:
         schema.migrate(empty_database)
-    assert str(raised.value) == (
-        f"The schema in PostgreSQL cannot be used: {told}. To create what is missing: {MIGRATE_COMMAND}"
-    )
+    assert str(raised.value) == f"The schema in PostgreSQL cannot be used: {told}."
+    with pytest.raises(SchemaError) as checked:
+        schema.check(empty_database)
+    assert told in str(checked.value)
+    assert MIGRATE_COMMAND not in str(checked.value), "it would refuse the same"
     assert describe(empty_database) == before, "left as it was"
 
 
@@ -270,12 +284,14 @@ def test_missing_column_of_ours_is_named(database: Connection) -> None:
         schema.check(database)
 
 
-def test_database_of_another_encoding_is_refused(postgres: Postgres) -> None:
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_database_of_another_encoding_is_refused(postgres: Postgres, encoding: str) -> None:
     with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as admin:
         admin.execute("DROP DATABASE IF EXISTS latin")
-        admin.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+        create = sql.SQL("CREATE DATABASE latin TEMPLATE template0 ENCODING {} LOCALE 'C'")
+        admin.execute(create.format(sql.Literal(encoding)))
     with psycopg.connect(postgres.url_of("latin"), autocommit=True) as conn:
-        with pytest.raises(SchemaError, match="the database's encoding is LATIN1, it must be UTF8"):
+        with pytest.raises(SchemaError, match=f"the database's encoding is {encoding}, it must be UTF8"):
             schema.migrate(prepare(conn))
         assert describe(conn) == []
 
@@ -291,3 +307,97 @@ def test_schema_of_the_search_path_is_the_one_that_counts(
     usage.aggregate()
     assert empty_database.execute("SELECT metric_value FROM billing.merchant_usage").fetchall() == [(1,)]
     assert empty_database.execute("SELECT * FROM public.merchant_usage").fetchall() == []
+
+
+OF_A_MAPPER: dict[str, tuple[LiteralString, LiteralString]] = {
+    "Prisma": (
+        """CREATE TABLE "MerchantUsage" (
+            "id" serial PRIMARY KEY,
+            "merchantId" text NOT NULL,
+            "date" date NOT NULL,
+            "metricType" text NOT NULL,
+            "metricValue" bigint NOT NULL,
+            "createdAt" timestamptz NOT NULL DEFAULT now(),
+            "updatedAt" timestamptz NOT NULL,
+            UNIQUE ("merchantId", "date", "metricType")
+        )""",
+        'public."MerchantUsage"',
+    ),
+    "camel case": ('CREATE TABLE "merchantUsage" ("merchantId" text)', 'public."merchantUsage"'),
+    "plural": ("CREATE TABLE merchant_usages (merchant_id text)", "public.merchant_usages"),
+    "plural in camel case": ('CREATE TABLE "MerchantUsages" ("merchantId" text)', 'public."MerchantUsages"'),
+    "view": ('CREATE VIEW "MerchantUsage" AS SELECT 1 AS "merchantId"', 'public."MerchantUsage"'),
+}
+
+
+@pytest.mark.parametrize("mapper", OF_A_MAPPER)
+def test_table_of_a_mapper_is_named(empty_database: Connection, mapper: str) -> None:
+    """Beside it an empty merchant_usage would be filled, and billing would read the other one."""
+    made, name = OF_A_MAPPER[mapper]
+    empty_database.execute(made)
+    before = describe(empty_database)
+    with pytest.raises(SchemaError) as raised:
+        schema.migrate(empty_database)
+    told = str(raised.value)
+    assert f"table merchant_usage is missing, but there is {name}, as an ORM names it" in told
+    assert "merchant_usage (merchant_id text, date date, metric_type text, metric_value bigint, created_at" in told
+    assert "unique key on (date, merchant_id, metric_type)" in told
+    assert f"ALTER TABLE {name} RENAME TO merchant_usage" in told
+    assert MIGRATE_COMMAND not in told
+    assert describe(empty_database) == before
+    with pytest.raises(SchemaError, match="table merchant_usage is missing") as checked:
+        schema.check(empty_database)
+    assert MIGRATE_COMMAND not in str(checked.value)
+
+
+def test_table_of_a_mapper_can_be_renamed_as_it_is_told(empty_database: Connection, redis_client: redis.Redis) -> None:
+    empty_database.execute(OF_A_MAPPER["Prisma"][0])
+    empty_database.execute('ALTER TABLE public."MerchantUsage" RENAME TO merchant_usage')
+    with pytest.raises(SchemaError) as raised:
+        schema.migrate(empty_database)
+    told = str(raised.value)
+    assert "no unique key" not in told
+    assert "NOT NULL without a default" not in told
+    remedies = re.findall(r"\((ALTER TABLE [^)]*)\)", told)
+    assert [remedy.split()[-1] for remedy in remedies] == [
+        "merchant_id",
+        "metric_type",
+        "metric_value",
+        "created_at",
+        "updated_at",
+    ]
+    for remedy in remedies:
+        empty_database.execute(remedy.encode())
+    schema.migrate(empty_database)
+    usage = Usage(redis_client, empty_database, count(1))
+    usage.write({key("acme"): 1})
+    assert usage.verdicts(usage.aggregate()) == {YESTERDAY: "verified"}
+
+
+def test_table_that_only_looks_alike_may_stay(empty_database: Connection) -> None:
+    """Where somebody made ours by hand, or in a schema of its own."""
+    empty_database.execute('CREATE TABLE "MerchantUsage" ("merchantId" text)')
+    empty_database.execute("CREATE SCHEMA billing; SET search_path TO billing")
+    assert schema.migrate(empty_database) == FILES
+    empty_database.execute("SET search_path TO public")
+    empty_database.execute((SQL_FOLDER / "schema" / "001_merchant_usage.sql").read_bytes())
+    assert schema.migrate(empty_database) == FILES
+
+
+STRANGE: list[tuple[LiteralString, str]] = [
+    ("CREATE TABLE usage_run (id bigint)", "column usage_run.usage_date (date) is missing"),
+    ("CREATE TABLE usage_dead_letter (id bigint)", "column usage_dead_letter.redis_key (bytea) is missing"),
+    ("CREATE TABLE usage_alert (id bigint)", "column usage_alert.alert_key (text) is missing"),
+    ("SET search_path TO nowhere", "There is no schema to make tables in: search_path is nowhere"),
+]
+
+
+@pytest.mark.parametrize(("made", "told"), STRANGE)
+def test_migration_that_fails_does_not_recommend_itself(
+    empty_database: Connection, made: LiteralString, told: str
+) -> None:
+    empty_database.execute(made)
+    with pytest.raises(SchemaError) as raised:
+        schema.migrate(empty_database)
+    assert told in str(raised.value)
+    assert MIGRATE_COMMAND not in str(raised.value)

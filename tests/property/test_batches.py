@@ -40,7 +40,7 @@ def test_batches_name_exactly_the_keys(
     for batch in batches:
         assert batch.live_dates == live & set(batch.dates)
         assert batch.key_count == len(list(batch.counter_keys()))
-        assert Batch.from_xcom(json.loads(json.dumps(batch.to_xcom()))) == batch
+        assert Batch.from_json(json.loads(json.dumps(batch.to_json()))) == batch
         assert len(batch.name) <= 250
     for day in range(4):
         date = DAY + dt.timedelta(days=day)

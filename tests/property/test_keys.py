@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from merchant_usage.model.dead_letter import DeadLetter, Reason
-from merchant_usage.model.keys import CounterKey, build_key, parse_key, shown
+from merchant_usage.model.keys import CounterKey, build_key, parse_key
 from merchant_usage.source.counters import MAX_VALUE, parse_value
+from merchant_usage.text import shown
 
 
 def text(most_bytes: int, without: str = "") -> st.SearchStrategy[str]:
@@ -39,7 +41,8 @@ hostile = st.one_of(st.binary(max_size=3000), st.lists(st.one_of(pieces, st.bina
 def test_no_bytes_break_the_parser(raw: bytes) -> None:
     parsed = parse_key(raw, "usage")
     if isinstance(parsed, DeadLetter):
-        assert parsed.redis_key == raw
+        assert parsed.redis_key == raw[:1024]
+        assert parsed.identity == hashlib.sha256(raw).digest()
         assert parsed.reason in {Reason.MALFORMED_KEY, Reason.BAD_DATE}
         assert parsed.detail
     else:

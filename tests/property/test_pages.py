@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from merchant_usage.model.batches import Batch, Census, Group
 from merchant_usage.model.keys import CounterKey, build_key, parse_key, parse_page
 from merchant_usage.model.pages import key_pages
-from merchant_usage.source.counters import all_plain, parse_value
+from merchant_usage.source.counters import all_plain_integers, parse_value
 from merchant_usage.steps.staging import copy_rows
 
 DAY = "2026-11-23"
@@ -68,19 +68,19 @@ values = st.one_of(
 
 
 @given(st.lists(values, max_size=6))
-def test_a_page_of_values(raws: list[bytes | None]) -> None:
-    if all_plain(raws):
-        assert [parse_value(b"key", raw or b"") for raw in raws] == [int(raw or b"") for raw in raws]
+def test_a_page_of_values(raw_values: list[bytes | None]) -> None:
+    if all_plain_integers(raw_values):
+        assert [parse_value(b"key", raw or b"") for raw in raw_values] == [int(raw or b"") for raw in raw_values]
     elif (
-        raws
-        and None not in raws
-        and all(raw == b"%d" % number for number, raw in zip(_numbers(raws), raws, strict=True))
+        raw_values
+        and None not in raw_values
+        and all(raw == b"%d" % number for number, raw in zip(_numbers(raw_values), raw_values, strict=True))
     ):
-        assert max(_numbers(raws)) >= 10**18, "it steps aside for what is odd, not for what is good"
+        assert max(_numbers(raw_values)) >= 10**18, "it steps aside for what is odd, not for what is good"
 
 
-def _numbers(raws: list[bytes | None]) -> list[int]:
-    numbers = [parse_value(b"key", raw or b"") for raw in raws]
+def _numbers(raw_values: list[bytes | None]) -> list[int]:
+    numbers = [parse_value(b"key", raw or b"") for raw in raw_values]
     return [number if isinstance(number, int) else -1 for number in numbers]
 
 
@@ -114,7 +114,7 @@ def test_pages_of_a_batch_name_its_keys(keys: list[CounterKey], size: int) -> No
         pages = list(key_pages(batch.groups, "usage", size))
         assert sorted(raw for page in pages for raw in page.raw_keys) == sorted(expected)
         for page in pages:
-            assert page.row_starts() == [expected[raw] for raw in page.raw_keys]
+            assert page.row_prefixes() == [expected[raw] for raw in page.raw_keys]
             assert {parse_key(raw, "usage").date for raw in page.raw_keys} == {page.date}  # type: ignore[union-attr]
             assert len(page.raw_keys) < 2 * size
         for page, following in pairwise(pages):
@@ -128,7 +128,7 @@ def test_pages_of_a_batch_name_its_keys(keys: list[CounterKey], size: int) -> No
 def test_a_row_of_copy() -> None:
     batch = Batch((Group(dt.date(2026, 11, 23), ("a\tb", "c\\d"), ("new\nline", "car\rriage")),))
     (page,) = key_pages(batch.groups, "usage")
-    assert copy_rows(page.row_starts(), [b"1", None, b"3", b"4"]) == (
+    assert copy_rows(page.row_prefixes(), [b"1", None, b"3", b"4"]) == (
         b"new\\nline\t2026-11-23\ta\\tb\t1\n"
         b"new\\nline\t2026-11-23\tc\\\\d\t\\N\n"
         b"car\\rriage\t2026-11-23\ta\\tb\t3\n"

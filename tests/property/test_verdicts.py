@@ -75,13 +75,13 @@ def test_what_is_carried_shifts_everything_alike(
     )
 
 
-@given(stored=numbers, now=numbers, kept=maybe, settled=st.booleans())
+@given(stored=numbers, now=numbers, accepted_from=maybe, settled=st.booleans())
 def test_a_decision_excuses_only_what_stands_above_where_it_was_made(
-    stored: int, now: int, kept: int | None, settled: bool
+    stored: int, now: int, accepted_from: int | None, settled: bool
 ) -> None:
     plain = judge(stored=stored, carried=0, read=None, now=now, settled=settled)
-    decided = judge(stored=stored, carried=0, read=None, now=now, settled=settled, kept=kept)
-    if plain is Verdict.REGRESSED and kept is not None and now >= kept:
+    decided = judge(stored=stored, carried=0, read=None, now=now, settled=settled, accepted_from=accepted_from)
+    if plain is Verdict.REGRESSED and accepted_from is not None and now >= accepted_from:
         assert decided is Verdict.MATCH
     else:
         assert decided is plain

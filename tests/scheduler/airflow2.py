@@ -55,10 +55,10 @@ class AirflowApi2(AirflowApi):
             answer = self._http.post(f"{root}/clear", data=form, headers={"Accept": "application/json"})
             answer.raise_for_status()
 
-    def backfill_is_running(self, dag_id: str) -> bool:
+    def complete_backfills(self, dag_id: str) -> bool:
         """A backfill is over when its command ends."""
         del dag_id
-        return False
+        return True
 
     def asset_events(self, dag_id: str) -> list[dict[str, Any]]:
         """The dataset events, by the names of the other version."""
@@ -100,8 +100,8 @@ class Airflow2(TestedAirflow):
         super()._open()
         (self.home / "webserver_config.py").write_text(WEBSERVER_CONFIG, encoding="utf-8")
 
-    def _environment(self) -> dict[str, str]:
-        environment = super()._environment()
+    def environment(self) -> dict[str, str]:
+        environment = super().environment()
         url = environment["AIRFLOW__API__BASE_URL"]
         # SQLAlchemy 1.4 knows no psycopg 3.
         database = environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg:", "+psycopg2:")

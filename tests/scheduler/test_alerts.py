@@ -104,12 +104,13 @@ def test_a_passed_deadline_is_told_once_and_its_end_too_but_not_for_a_backfill_o
         wait_until(lambda: world.logged("is late, but nobody waits for it: backfill"), "the backfill was late", seconds)
     assert world.ended(run.run_id).state == "success"
     assert len(told) == 1
-    (end,) = wait_until(lambda: world.slack.told(RECOVERED), "the end was told")
+    assert world.logged(f"Run {run.run_id} is late: running"), "what Airflow was asked in the triggerer it answered"
+    (end,) = wait_until(lambda: world.slack.texts(RECOVERED), "the end was told")
     assert "1 late" in end
     backfilled = [run for run in world.airflow.api.runs(DAG_ID) if run.run_type == "backfill"]
     assert [world.ended(run.run_id).state for run in backfilled] == ["success"]
     assert world.slack.about(backfilled[0].run_id, LATE) == []
-    assert len(world.slack.told(LATE)) == 1
+    assert len(world.slack.texts(LATE)) == 1
 
 
 def test_a_failed_run_is_told_once_however_many_tasks_are_red_and_not_again_when_repeated(
@@ -122,7 +123,7 @@ def test_a_failed_run_is_told_once_however_many_tasks_are_red_and_not_again_when
         assert run.state == "failed"
         assert world.states(run, "upsert_merchant_usage") == {"failed", "success"}
         ((_, body),) = wait_until(lambda: world.slack.about(run.run_id), "Slack was told")
-        (told,) = world.slack.told(FAILED)
+        (told,) = world.slack.texts(FAILED)
         before = world.logged(TOLD_BEFORE)
         again = world.clear(run, "upsert_merchant_usage")
         assert again.state == "failed"
@@ -156,14 +157,14 @@ def test_runs_that_keep_failing_are_told_a_few_times_call_somebody_and_their_end
         wait_until(world.pagerduty.incidents, "PagerDuty was told")
     finally:
         world.conn.execute("ALTER TABLE usage_run_elsewhere RENAME TO usage_run")
-    assert len(world.slack.told(FAILED)) == 2
-    (still,) = world.slack.told(STILL)
+    assert len(world.slack.texts(FAILED)) == 2
+    (still,) = world.slack.texts(STILL)
     assert "Still failing, 3 runs in a row" in still
     assert world.pagerduty.incidents() == [("trigger", f"{DAG_ID} still failing")]
 
     mended = world.trigger(**of_day(day))
     assert mended.state == "success"
-    (end,) = wait_until(lambda: world.slack.told(RECOVERED), "the end was told")
+    (end,) = wait_until(lambda: world.slack.texts(RECOVERED), "the end was told")
     assert mended.run_id in end
     assert "6 failed" in end
     wait_until(lambda: len(world.pagerduty.incidents()) == 2, "PagerDuty was told of the end")
@@ -176,23 +177,23 @@ def test_what_a_green_run_found_is_told_once(world: World, day: dt.date) -> None
     assert world.rows()[lowered] == 3000
     world.forget_alerts()
     # Known since long, so no news: the bad keys of the world.
-    world.redis.set(build_key("usage", lowered), 2900)
-    world.redis.set(build_key("usage", lowered._replace(metric_type="half")), "1.5")
+    world.redis.set(build_key("usage", lowered), 2900, keepttl=True)
+    world.redis.set(build_key("usage", lowered._replace(metric_type="half")), "1.5", ex=dt.timedelta(days=7))
 
     after = day + dt.timedelta(days=1)
     run = world.trigger(from_date=str(day), to_date=str(after))
     again = world.trigger(from_date=str(day), to_date=str(after))
 
     assert [run.state, again.state] == ["success", "success"]
-    (regressed,) = world.slack.told(REGRESSED)
+    (regressed,) = world.slack.texts(REGRESSED)
     assert f"{QUIET}: Redis 2,900, PostgreSQL 3,000, Redis is lower by 100" in regressed
-    assert "python -m merchant_usage resolve --keep" in regressed
-    (letters,) = world.slack.told(LETTERS)
+    assert "merchant-usage dead-letters --reason counter_regressed" in regressed
+    (letters,) = world.slack.texts(LETTERS)
     assert f"1 not_an_integer, such as usage:{QUIET}:{day}:half" in letters
-    (no_data,) = world.slack.told(NO_DATA)
+    (no_data,) = world.slack.texts(NO_DATA)
     assert f"No usage for {after}" in no_data
     assert len(world.slack.messages) == 3
-    world.redis.set(build_key("usage", lowered), 3000)
+    world.redis.set(build_key("usage", lowered), 3000, keepttl=True)
 
 
 def test_lost_writes_are_told_as_a_mismatch_and_what_expires_soon_by_itself(world: World, day: dt.date) -> None:
@@ -205,13 +206,13 @@ def test_lost_writes_are_told_as_a_mismatch_and_what_expires_soon_by_itself(worl
     with refused(world, HOSTILE[0], HOSTILE[1], how=LOSE):
         run = world.trigger(from_date=str(day - dt.timedelta(days=1)), to_date=str(day))
     assert run.state == "failed"
-    (mismatch,) = wait_until(lambda: world.slack.told(MISMATCH), "Slack was told")
+    (mismatch,) = wait_until(lambda: world.slack.texts(MISMATCH), "Slack was told")
     # Of the run's dates the one that is wrong.
     assert mismatch.startswith(f"PostgreSQL does not hold what Redis holds: {day}\n")
     assert f'-c \'{{"from_date": "{day}", "to_date": "{day}"}}\'' in mismatch
     assert f"{HOSTILE[1]}: Redis 2,007, PostgreSQL 2,000, PostgreSQL is behind by 7" in mismatch
     assert "behind by 14" in mismatch
-    (expires,) = [told for told in world.slack.told("Usage of") if EXPIRES in told]
+    (expires,) = [text for text in world.slack.texts("Usage of") if EXPIRES in text]
     assert f"{HOSTILE[0]}: Redis 1,007, PostgreSQL 1,000, PostgreSQL is behind by 7" in expires
     assert HOSTILE[1] not in expires
     assert len(world.slack.messages) == 2

@@ -23,6 +23,7 @@ from merchant_usage.sink import schema
 from tests.receivers import OpenTelemetry
 from tests.scheduler.workers import NAMES, CeleryAirflow
 from tests.scheduler.world import MERCHANTS, METRICS, PagerDuty, Slack, World
+from tests.scheduler.xcom_elsewhere import kept_elsewhere
 from tests.webhooks import make_certificate
 
 BATCHES = 3
@@ -47,8 +48,12 @@ def world() -> Iterator[World]:
             "AIRFLOW_CONN_USAGE_REDIS": redis_connection(valkey.url),
             "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(postgres.url),
         }
+        # On several machines XComs often lie in a bucket.
         airflow = CeleryAirflow(
-            folder / "airflow", postgres.create_database("airflow"), broker, {**choices, **connections}
+            folder / "airflow",
+            postgres.create_database("airflow"),
+            broker,
+            {**choices, **connections, **kept_elsewhere(folder)},
         )
         world = World(
             airflow=airflow,
@@ -118,5 +123,7 @@ def test_a_worker_is_lost_in_the_middle_of_a_batch(world: World) -> None:
     assert sorted(task.try_number for task in upserts) == [1, 1, 2]
     assert {task.state for task in upserts} == {"success"}
     assert world.ledger(run) == {world.yesterday: "verified"}
+    assert ended.note is not None
+    assert ended.note.startswith(f"{world.yesterday}: verified, Redis ")
     assert world.rows() == world.counters()
     assert len(world.rows()) == len(MERCHANTS) * len(METRICS)

@@ -1,50 +1,57 @@
-"""Each line of the README's table of commands, run as it stands there but for its dates, on the version it names."""
+"""Each command that the docs teach for Airflow, run as it stands there but for its dates, on the version it names."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 from local.airflow_api import DagRun
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.settings import DAG_ID
+from tests import docs
 from tests.scheduler.versions import AIRFLOW_3
 from tests.scheduler.world import METRICS, World
 from tests.support import PROJECT
 
 SHOPS = ("acme", "shop three")
-# The days that the README names.
+# The days that the docs name.
 FIRST, SECOND = "2026-11-20", "2026-11-21"
-ELSEWHERE = "(Airflow 2.11)" if AIRFLOW_3 else "(Airflow 3)"
+ELSEWHERE = "airflow dags backfill" if AIRFLOW_3 else "airflow backfill"
+COMMANDS = [command for command in docs.commands_of("airflow") if not command.startswith(ELSEWHERE)]
+AGGREGATING = [command for command in COMMANDS if {"trigger", "backfill"} & set(command.split())]
+# `airflow dags test` needs no scheduler: tests/dags runs it.
+OTHERS = [command for command in COMMANDS if command not in AGGREGATING and "test" not in command.split()]
+STATUS = f"merchant-usage status {FIRST}"
 
 
-def table() -> dict[str, str]:
-    """What there is to do, and what to say for it."""
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"^## Commands\n\n\| to do \| was .*\n\|---.*\n((?:\|.*\n)+)", readme, re.MULTILINE)
-    rows = [re.split(r" \|(?= |$)", line.removeprefix("|")) for line in lines.splitlines()]
-    return {to_do.strip(): say.strip() for to_do, _was, say, _end in rows}
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks for: of which of the three days, of which merchants, by a run of which type."""
 
+    days: tuple[str, ...]
+    merchants: tuple[str, ...]
+    run_type: str
+    dry_run: bool
 
-SAY = table()
-STATUS = "has a day been aggregated, when, by whom, does it match?"
-BACKFILL = f"backfill, a run an interval ({'Airflow 3' if AIRFLOW_3 else 'Airflow 2.11'})"
-RANGE = "aggregate a range, one scan for all of it"
-# What is aggregated: of which of the three days, and of which merchants.
-DAYS = {
-    "aggregate yesterday": ["yesterday"],
-    "aggregate one day": ["first"],
-    RANGE: ["first", "second"],
-    BACKFILL: ["first"],
-    "one merchant only": ["first"],
-}
-MERCHANTS = {"one merchant only": SHOPS[:1]}
+    @classmethod
+    def of(cls, command: str) -> Asked:
+        """By the words of a command."""
+        words = shlex.split(command)
+        if "backfill" in words:
+            return cls(("first",), SHOPS, "backfill", dry_run=False)
+        conf = json.loads(words[words.index("-c") + 1]) if "-c" in words else {}
+        names = {FIRST: "first", SECOND: "second"}
+        days = sorted({names[day] for name, day in conf.items() if name in {"from_date", "to_date"}})
+        merchants = tuple(conf.get("merchant_ids", SHOPS))
+        return cls(tuple(days) or ("yesterday",), merchants, "manual", conf.get("dry_run", False))
 
 
 @pytest.fixture(scope="module")
@@ -59,63 +66,67 @@ def keys_of(days: dict[str, dt.date]) -> list[CounterKey]:
     return [CounterKey(shop, day, METRICS[0]) for day in days.values() for shop in SHOPS]
 
 
-def command(to_do: str, days: dict[str, dt.date]) -> list[str]:
-    """The first command of a line, for days that Redis still has."""
-    (said, *_) = re.findall("`([^`]+)`", SAY[to_do])
-    # A second whole day would be 24 runs more.
-    second = "first" if to_do == BACKFILL else "second"
-    return shlex.split(said.replace(FIRST, str(days["first"])).replace(SECOND, str(days[second])))
+def for_days_of_today(command: str, days: dict[str, dt.date]) -> list[str]:
+    """The words of a command, for days that Redis still has."""
+    # A second whole day of a backfill would be 24 runs more.
+    second = "first" if "backfill" in command else "second"
+    of_today = {FIRST: str(days["first"]), SECOND: str(days[second])}
+    # At once: one of them may be the other's day, by the date of today.
+    return shlex.split(re.sub("|".join(of_today), lambda named: of_today[named[0]], command))
 
 
-def test_every_line_is_run_by_a_test_on_some_version() -> None:
-    elsewhere = {to_do for to_do in SAY if to_do.endswith(ELSEWHERE)}
-    assert len(elsewhere) == 1
-    # The scheduler runs every hour in test_catch_up.
-    assert set(SAY) == {*DAYS, *elsewhere, STATUS, "run every hour"}
-    assert SAY["run every hour"] == "the Airflow scheduler"
+def test_each_way_to_aggregate_is_among_them() -> None:
+    asked = [Asked.of(command) for command in AGGREGATING]
+    assert {one.days for one in asked} >= {("yesterday",), ("first",), ("first", "second")}
+    assert {one.run_type for one in asked} == {"manual", "backfill"}
+    assert {one.merchants for one in asked} == {SHOPS, SHOPS[:1]}
+    assert any(one.dry_run for one in asked)
 
 
-@pytest.mark.parametrize("to_do", DAYS)
+@pytest.mark.parametrize("command", AGGREGATING)
 def test_the_command_aggregates_what_it_says_and_nothing_else(
-    world: World, days: dict[str, dt.date], to_do: str
+    world: World, days: dict[str, dt.date], command: str
 ) -> None:
+    asked = Asked.of(command)
     for key in keys_of(days):
         world.count(key, 5)
     before = world.rows()
     known = {run.run_id for run in world.airflow.api.runs(DAG_ID)}
-    if to_do == BACKFILL:
+    if asked.run_type == "backfill":
         world.airflow.wait_for_backfills(DAG_ID)
 
-    program, *arguments = command(to_do, days)
-    assert program == "airflow"
-    world.airflow.cli(*arguments, timeout=180)
+    world.airflow.cli(*for_days_of_today(command, days)[1:], timeout=180)
 
     made = [run for run in world.airflow.api.runs(DAG_ID) if run.run_id not in known and run.run_type != "scheduled"]
     (run,) = [world.ended(run.run_id) for run in made]
-    assert (run.run_type, run.state) == ("backfill" if to_do == BACKFILL else "manual", "success")
-    wanted = {days[day] for day in DAYS[to_do]}
+    assert (run.run_type, run.state) == (asked.run_type, "success")
+    wanted = set() if asked.dry_run else {days[day] for day in asked.days}
     verdicts = world.ledger(run)
     assert {day: verdicts.get(day) for day in wanted} == dict.fromkeys(wanted, "verified")
     # The first interval of a day sweeps the days before, too.
-    assert set(verdicts) == wanted or to_do == BACKFILL
+    assert set(verdicts) == wanted or asked.run_type == "backfill"
     after = world.rows()
     for key in keys_of(days):
-        raised = key.date in wanted and key.merchant_id in MERCHANTS.get(to_do, SHOPS)
+        raised = key.date in wanted and key.merchant_id in asked.merchants
         counter = world.redis.get(f"usage:{key.merchant_id}:{key.date}:{key.metric_type}")
         assert counter is not None
         assert after.get(key) == (int(counter) if raised else before.get(key)), key
 
 
-def test_the_status_of_a_day_is_told_without_airflow(world: World, days: dict[str, dt.date]) -> None:
+def test_after_a_pause_it_goes_on_and_the_status_of_a_day_is_told_without_airflow(
+    world: World, days: dict[str, dt.date]
+) -> None:
+    assert sorted(OTHERS) == [f"airflow dags {verb} {DAG_ID}" for verb in ("pause", "unpause")]
+    for command in sorted(OTHERS):
+        world.airflow.cli(*shlex.split(command)[1:])
     for key in keys_of(days):
         world.count(key, 5)
     assert world.trigger(from_date=str(days["first"]), to_date=str(days["first"])).state == "success"
-    python, *arguments = command(STATUS, days)
-    assert python == "python"
-    assert "`--live`" in SAY[STATUS]
-    for more in ([], ["--live"]):
+    assert {STATUS, f"{STATUS} --live"} <= set(docs.commands())
+    for command in (STATUS, f"{STATUS} --live"):
+        _, *arguments = for_days_of_today(command, days)
         told = subprocess.run(
-            [sys.executable, *arguments, *more],
+            [sys.executable, "-m", "merchant_usage", *arguments],
             cwd=PROJECT,
             env={**os.environ, **world.addresses},
             capture_output=True,

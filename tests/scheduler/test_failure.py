@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.airflow_api import DagRun
+from local.airflow_api import DagRun, TaskInstance
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.settings import DAG_ID
 from tests.scheduler.world import MERCHANTS, METRICS, SLACK_TOKEN, World, said, wait_until
@@ -44,6 +44,17 @@ def without_ledger(world: World, scheduled_runs: list[DagRun]) -> Iterator[None]
     world.conn.execute("ALTER TABLE usage_run_elsewhere RENAME TO usage_run")
 
 
+def _assert_told_before_few_frames(world: World, run: DagRun, task: TaskInstance, told: str) -> None:
+    """A plain line with sentence and remedy is the last of ours. Frames that follow are Airflow's, none the work's."""
+    lines = world.airflow.api.log(DAG_ID, run.run_id, task).splitlines()
+    plain = next(number for number, line in enumerate(lines) if told in line)
+    assert plain < next(number for number, line in enumerate(lines) if "AirflowFailException" in line)
+    files = world.airflow.api.frames(DAG_ID, run.run_id, task)
+    assert files, "Airflow adds its own"
+    ours = {file.rpartition("/merchant_usage/")[2] for file in files if "/merchant_usage/" in file}
+    assert ours == {"orchestration/alerts/failure_notes.py"}, files
+
+
 def _assert_told_once(world: World, run: DagRun) -> None:
     ((path, body),) = wait_until(lambda: world.slack.about(run.run_id, *TITLES), "Slack was told")
     assert path == f"/services/{SLACK_TOKEN}"
@@ -55,7 +66,7 @@ def test_lost_writes_make_the_run_red_name_the_merchant_and_are_told_once(world:
     for merchant in MERCHANTS:
         world.count(CounterKey(merchant, world.yesterday, METRICS[0]), 7)
     lost = CounterKey("acme", world.yesterday, METRICS[0])
-    stored = world.rows()[lost]
+    stored, counted = world.rows()[lost], world.counters()[lost]
 
     run = world.trigger(from_date=str(world.yesterday), to_date=str(world.yesterday))
 
@@ -64,21 +75,22 @@ def test_lost_writes_make_the_run_red_name_the_merchant_and_are_told_once(world:
     (verify,) = world.tasks(run, "verify_usage")
     assert (verify.state, verify.try_number) == ("failed", 1)
     (error,) = world.airflow.api.errors(DAG_ID, run.run_id, verify)
-    assert f"acme {METRICS[0]} of {world.yesterday}: Redis has {stored + 7}, PostgreSQL has {stored}" in error
+    assert f"acme {METRICS[0]} of {world.yesterday}: Redis has {counted:,}, PostgreSQL has {stored:,}" in error
+    _assert_told_before_few_frames(
+        world, run, verify, "To mend: clear upsert_merchant_usage with its downstream tasks."
+    )
     assert world.ledger(run) == {world.yesterday: "mismatch"}
     of_yesterday = {key: value for key, value in world.counters().items() if key.date == world.yesterday}
-    assert {key: value for key, value in world.rows().items() if key.date == world.yesterday} == {
-        **of_yesterday,
-        lost: stored,
-    }, "all others are stored"
+    rows = world.rows()
+    assert {key: rows.get(key) for key in of_yesterday} == {**of_yesterday, lost: stored}, "all others are stored"
     assert run.note is not None
-    assert run.note.startswith(f"{world.yesterday} mismatch: ")
+    assert run.note.startswith(f"{world.yesterday}: mismatch, ")
     _assert_told_once(world, run)
 
     world.conn.execute("DROP FUNCTION lose CASCADE")
     mended = world.trigger(from_date=str(world.yesterday), to_date=str(world.yesterday), merchant_ids=["acme"])
     assert mended.state == "success"
-    assert world.rows()[lost] == stored + 7
+    assert world.rows()[lost] == counted
     assert len(world.slack.about(run.run_id, *TITLES)) == 1
     assert world.slack.about(mended.run_id, *TITLES) == []
 
@@ -94,7 +106,8 @@ def test_a_missing_table_is_not_retried_and_says_what_to_do(world: World) -> Non
     assert (verify.state, verify.try_number) == ("failed", 1)
     (error,) = world.airflow.api.errors(DAG_ID, run.run_id, scan)
     assert "usage_run" in error
-    assert "python -m merchant_usage migrate" in error
+    assert "merchant-usage migrate" in error
+    _assert_told_before_few_frames(world, run, scan, "merchant-usage migrate")
     (error,) = world.airflow.api.errors(DAG_ID, run.run_id, verify)
     assert "scan_usage did not finish" in error
     _assert_told_once(world, run)

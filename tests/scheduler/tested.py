@@ -32,10 +32,10 @@ class TestedAirflow(LocalAirflow):
     def backfill(
         self, dag_id: str, first: dt.datetime, last: dt.datetime, *, again: Again, conf: Mapping[str, Any]
     ) -> None:
-        """Start a backfill of the intervals that begin between two moments, by the command of the README."""
+        """Start a backfill of the intervals that begin between two moments, by the command of the docs."""
 
     def wait_for_backfills(self, dag_id: str) -> None:
-        """Let a backfill before this moment end: Airflow runs one of a DAG at a time."""
+        """Let the backfills before this moment end: Airflow runs one of a DAG at a time."""
         self.wait_until(
-            lambda: not self.api.backfill_is_running(dag_id), "the backfill before is completed", BACKFILL_SECONDS
+            lambda: self.api.complete_backfills(dag_id), "the backfills before have ended", BACKFILL_SECONDS
         )

@@ -82,7 +82,7 @@ class CeleryAirflow(Airflow3):
                 [sys.executable, "-m", "airflow", "celery", "worker", *options, "--skip-serve-logs"],
                 cwd=self._work,
                 # Celery refuses root unless told that this is meant.
-                env={**self._environment(), "C_FORCE_ROOT": "1"},
+                env={**self.environment(), "C_FORCE_ROOT": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

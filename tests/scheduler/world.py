@@ -31,19 +31,14 @@ DEADLINE_SECONDS: Final = 40
 # Everything here takes about 10 s; a run whose tasks were retried would take minutes, and is not waited for.
 RUN_SECONDS: Final = 90
 
+# Few, because each is a task of each run: so that one id bears several oddities.
 MERCHANTS: Final = (
     "acme",
-    "a:b:2026-11-01:c",
     "100%",
-    "%(date)s",
-    "sta*r?[x]",
     "o'brien",
-    'say "hi"; DROP TABLE merchant_usage',
-    " two  words ",
-    "émoji 🥐 phở",
-    "{{ 7 * 7 }}",
-    "line\nbreak",
-    "x" * 500,
+    "a:b:2026-11-01:c %(date)s sta*r?[x]",
+    ' émoji 🥐  phở {{ 7 * 7 }} "; DROP TABLE merchant_usage ',
+    "line\nbreak " + "x" * 500,
 )
 METRICS: Final = ("queries", "api_calls")
 
@@ -77,7 +72,7 @@ class Slack(Receiver):
             if run_id.encode() in body and json.loads(body)["text"].startswith(titles or "")
         ]
 
-    def told(self, title: str) -> list[str]:
+    def texts(self, title: str) -> list[str]:
         """All that was said in the messages whose title begins so."""
         bodies = [json.loads(body) for _, body in self.messages]
         return [said(body) for body in bodies if body["text"].startswith(title)]
@@ -147,12 +142,13 @@ class World:
             run = self.airflow.api.run(DAG_ID, run_id)
             return run if run.finished else None
 
-        return self.airflow.wait_until(look, f"{run_id} has ended", RUN_SECONDS)
+        # An answer costs the server 30 ms of the processor that the run needs.
+        return self.airflow.wait_until(look, f"{run_id} has ended", RUN_SECONDS, every=0.5)
 
     def backfill(
         self, first: dt.datetime, last: dt.datetime, *, again: Again = Again.NONE, **conf: Any
     ) -> list[DagRun]:
-        """Backfill the intervals that begin between two moments, as the README says, and wait for the end."""
+        """Backfill the intervals that begin between two moments, as the docs say, and wait for the end."""
         self.airflow.backfill(DAG_ID, first, last, again=again, conf=conf)
         made = [
             run.run_id
@@ -179,6 +175,10 @@ class World:
     def tasks(self, run: DagRun, task_id: str) -> list[TaskInstance]:
         """The instances of one task."""
         return [task for task in self.airflow.api.tasks(DAG_ID, run.run_id) if task.task_id == task_id]
+
+    def events(self, run: DagRun) -> list[dict[str, Any]]:
+        """The asset events that a run sent."""
+        return [each for each in self.airflow.api.asset_events(DAG_ID) if each["source_run_id"] == run.run_id]
 
     def states(self, run: DagRun, task_id: str) -> set[str | None]:
         """The states of one task's instances."""

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from merchant_usage.alerts.alert import Alert, Damage, Gap, Kind
-from merchant_usage.alerts.register import Told
+from merchant_usage.alerts.alert import Alert, AlertKind, Discrepancy, Gap
+from merchant_usage.alerts.register import Notification
 from merchant_usage.alerts.slack_message import MAX_BLOCKS, MAX_HEADER, MAX_MERCHANTS_SHOWN, MAX_SECTION, render
+from merchant_usage.text import shown
 
 DAY = dt.date(2026, 11, 23)
 
@@ -25,8 +26,8 @@ def units(text: str) -> int:
 
 
 def message(**fields: Any) -> dict[str, Any]:
-    given = {"kind": Kind.FAILED, "key": "run r", "title": "Usage run failed", "what": "Run r failed.", **fields}
-    return render(Told(Alert(**given)))
+    given = {"kind": AlertKind.FAILED, "key": "run r", "title": "Usage run failed", "what": "Run r failed.", **fields}
+    return render(Notification(Alert(**given)))
 
 
 def objects(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -40,8 +41,8 @@ def read(body: dict[str, Any]) -> str:
     return html.unescape("\n".join(text["text"] for text in objects(body)))
 
 
-def damage(count: int, behind: int = 5) -> Damage:
-    return Damage.of({f"m{n}": (100 + behind, 100) for n in range(count)}, count)
+def discrepancy(count: int, behind: int = 5) -> Discrepancy:
+    return Discrepancy.of({f"m{n}": (100 + behind, 100) for n in range(count)}, count)
 
 
 # What Slack, HTML or a terminal would make something of.
@@ -57,18 +58,18 @@ TEXTS = st.lists(st.one_of(TROUBLE, st.text(max_size=20)), max_size=400).map("".
 def test_whatever_it_holds_it_is_text_within_slacks_limits(what: str, merchant: str, error: str, left_out: int) -> None:
     gaps = tuple(Gap(merchant + str(n), 2**63 - 1, 0) for n in range(50))
     alert = Alert(
-        Kind.FAILED,
+        AlertKind.FAILED,
         "k",
         what,
         what,
         (DAY,),
-        Damage(gaps, 100_000, 1_000_000, 10**20),
+        Discrepancy(gaps, 100_000, 1_000_000, 10**20),
         error,
         what,
         error,
         ("Log", "https://airflow.example/" + "".join(c for c in error if not "\ud800" <= c <= "\udfff")),
     )
-    body = render(Told(alert, left_out))
+    body = render(Notification(alert, left_out))
     json.dumps(body)
     assert len(body["blocks"]) <= MAX_BLOCKS
     assert body["mrkdwn"] is False
@@ -88,27 +89,26 @@ def test_whatever_it_holds_it_is_text_within_slacks_limits(what: str, merchant: 
 @given(TEXTS.filter(lambda text: len(text) < 100))
 def test_a_person_reads_exactly_what_was_written(merchant: str) -> None:
     from merchant_usage.alerts.slack_message import LONGEST_ID
-    from merchant_usage.model.keys import shown
 
-    body = message(damage=Damage((Gap(merchant, 7, 5),), 1, 1, 2))
+    body = message(discrepancy=Discrepancy((Gap(merchant, 7, 5),), 1, 1, 2))
     assert f"{shown(merchant, LONGEST_ID)}: Redis 7, PostgreSQL 5, PostgreSQL is behind by 2\n" in read(body)
 
 
 def test_many_merchants_are_cut_with_how_many_more() -> None:
-    said = read(message(damage=damage(332)))
+    said = read(message(discrepancy=discrepancy(332)))
     assert said.count("PostgreSQL 100,") == MAX_MERCHANTS_SHOWN
     assert "\nand 312 more\n" in said
     assert "In all 332 counter(s) of 332 merchant(s): PostgreSQL is behind by 1,660." in said
 
 
 def test_when_only_the_first_were_looked_at_it_does_not_pass_for_all() -> None:
-    said = read(message(damage=replace(damage(1000), counters=100_000, at_least=True)))
+    said = read(message(discrepancy=replace(discrepancy(1000), counters=100_000, at_least=True)))
     assert "\nand at least 980 more\n" in said
     assert "In all 100,000 counter(s) of at least 1,000 merchant(s): PostgreSQL is behind by at least 5,000." in said
 
 
 def test_few_merchants_are_all_named_worst_first() -> None:
-    said = read(message(damage=Damage.of({"a": (6, 5), "b": (9, 5), "c": (3, 5)}, 3)))
+    said = read(message(discrepancy=Discrepancy.of({"a": (6, 5), "b": (9, 5), "c": (3, 5)}, 3)))
     lines = [line for line in said.splitlines() if "Redis" in line and "PostgreSQL" in line]
     assert lines == [
         "b: Redis 9, PostgreSQL 5, PostgreSQL is behind by 4",
@@ -129,8 +129,8 @@ def test_what_is_no_address_is_no_link(address: str) -> None:
 
 
 def test_still_failing_says_how_often() -> None:
-    alert = Alert(Kind.STILL_FAILING, "k", "Usage run failed", "what", (DAY,))
-    body = render(Told(alert, left_out=5, in_a_row=9))
+    alert = Alert(AlertKind.STILL_FAILING, "k", "Usage run failed", "what", (DAY,))
+    body = render(Notification(alert, left_out=5, in_a_row=9))
     assert body["text"] == "Still failing, 9 runs in a row: 2026-11-23"
     assert "5 more of this kind were not told one by one" in read(body)
 

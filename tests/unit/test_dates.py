@@ -228,4 +228,4 @@ def test_day_in_iso_week_form_is_refused() -> None:
 @pytest.mark.parametrize("merchants", [None, (), ("a:b", "é")])
 def test_scope_round_trip(merchants: tuple[str, ...] | None) -> None:
     scope = Scope(dt.date(2026, 11, 23), settled=True, merchant_ids=merchants)
-    assert Scope.from_xcom(scope.to_xcom()) == scope
+    assert Scope.from_json(scope.to_json()) == scope

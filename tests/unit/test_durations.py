@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from merchant_usage.cli.durations import parse_duration, tell_duration
+from merchant_usage.cli.durations import format_duration, parse_duration
 from merchant_usage.errors import SettingsError
 
 
@@ -48,4 +48,4 @@ def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
     ],
 )
 def test_told_in_the_two_largest_units(duration: dt.timedelta, told: str) -> None:
-    assert tell_duration(duration) == told
+    assert format_duration(duration) == told

@@ -17,9 +17,9 @@ from merchant_usage.model.keys import (
     match_pattern,
     parse_date,
     parse_key,
-    shown,
 )
 from merchant_usage.source.counters import scan_pages
+from merchant_usage.text import shown
 
 DATE = dt.date(2026, 11, 23)
 
@@ -78,7 +78,7 @@ def test_prefix_may_hold_anything(prefix: str) -> None:
 def test_malformed_key_says_why(raw: bytes, told: str) -> None:
     letter = parse_key(raw, "usage")
     assert isinstance(letter, DeadLetter)
-    assert (letter.redis_key, letter.reason, letter.usage_date) == (raw, Reason.MALFORMED_KEY, None)
+    assert (letter.redis_key, letter.reason, letter.usage_date) == (raw[:1024], Reason.MALFORMED_KEY, None)
     assert letter.detail.startswith(told)
 
 
@@ -147,7 +147,7 @@ def test_pattern_finds_this_prefix_only(prefix: str, redis_client: redis.Redis) 
         pytest.param("\x1b[31m", r"\x1b[31m", id="terminal escape"),
         pytest.param("\u202e", r"\u202e", id="text direction"),
         pytest.param("x" * 80, "x" * 80, id="80 characters"),
-        pytest.param("x" * 81, "x" * 79 + "…", id="81 characters"),
+        pytest.param("x" * 81 + "y", "x" * 40 + "…" + "x" * 38 + "y", id="82 characters"),
     ],
 )
 def test_id_cannot_forge_a_log_line(identifier: str, as_shown: str) -> None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from merchant_usage.sink.lag import Proof, oldest_unproven
+from merchant_usage.sink.lag import DateProof, oldest_unproven
 from tests.support import NOW, TODAY, YESTERDAY, settings
 
 BEFORE = YESTERDAY - dt.timedelta(days=1)
@@ -19,8 +19,8 @@ def at(date: dt.date, hour: int = 0, zone: dt.tzinfo = dt.UTC) -> dt.datetime:
 
 
 SETTLED = at(TODAY, 3)
-CLOSED = Proof(proven_at=SETTLED, closed_at=SETTLED)
-LIVE = Proof(proven_at=at(TODAY, 12))
+CLOSED = DateProof(proven_at=SETTLED, closed_at=SETTLED)
+LIVE = DateProof(proven_at=at(TODAY, 12))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ LIVE = Proof(proven_at=at(TODAY, 12))
         pytest.param({BEFORE: CLOSED, YESTERDAY: CLOSED}, at(TODAY), id="no run of today yet"),
         pytest.param({YESTERDAY: CLOSED, TODAY: LIVE}, at(BEFORE), id="one date was forgotten"),
         pytest.param(
-            {BEFORE: CLOSED, YESTERDAY: Proof(proven_at=at(YESTERDAY, 23)), TODAY: LIVE},
+            {BEFORE: CLOSED, YESTERDAY: DateProof(proven_at=at(YESTERDAY, 23)), TODAY: LIVE},
             at(YESTERDAY, 23),
             id="yesterday's last hour is not proven",
         ),
@@ -46,13 +46,13 @@ LIVE = Proof(proven_at=at(TODAY, 12))
             id="refuted before: it was mended",
         ),
         pytest.param(
-            {BEFORE: CLOSED, YESTERDAY: Proof(refuted_at=at(TODAY, 9)), TODAY: LIVE},
+            {BEFORE: CLOSED, YESTERDAY: DateProof(refuted_at=at(TODAY, 9)), TODAY: LIVE},
             at(YESTERDAY),
             id="refuted, and never proven",
         ),
     ],
 )
-def test_oldest_unproven(proofs: dict[dt.date, Proof], expected: dt.datetime) -> None:
+def test_oldest_unproven(proofs: dict[dt.date, DateProof], expected: dt.datetime) -> None:
     assert oldest_unproven(DATES, proofs, NOW, settings()) == expected
 
 

@@ -10,12 +10,25 @@ import sys
 
 import pytest
 
+from merchant_usage import __version__
 from merchant_usage.cli.main import main
-from merchant_usage.cli.parser import PROGRAM, build_parser
+from merchant_usage.cli.parser import build_parser
+from merchant_usage.errors import PROGRAM
 from merchant_usage.steps.resolve import Decision
 from tests.support import PROJECT
 
-COMMANDS = ("migrate", "aggregate", "verify", "status", "dead-letters", "resolve")
+COMMANDS = (
+    "preview",
+    "migrate",
+    "aggregate",
+    "verify",
+    "status",
+    "dead-letters",
+    "resolve",
+    "prune",
+    "dag-file",
+    "completion",
+)
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -32,8 +45,13 @@ def test_each_command_teaches_by_examples_and_tells_its_exit_codes(
     examples = [line.strip() for line in told.splitlines() if line.strip().startswith(f"{PROGRAM} {command}")]
     assert examples
     for example in examples:
-        words = shlex.split(example.split("   ")[0].split(" | ")[0])[3:]
+        words = shlex.split(example.split("   ")[0].split(" | ")[0])[1:]
         assert build_parser().parse_args(words).command, example
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"merchant-usage {__version__}\n"
 
 
 def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +63,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_its_function(command: str) -> None:
-    words = {"resolve": ["resolve", "key", "--keep"]}.get(command, [command])
+    words = {"resolve": ["resolve", "key", "--keep"], "completion": ["completion", "bash"]}.get(command, [command])
     module, _, function = build_parser().parse_args(words).command.partition(":")
     assert callable(getattr(importlib.import_module(f"merchant_usage.cli.{module}"), function))
 

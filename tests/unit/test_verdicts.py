@@ -57,7 +57,7 @@ def test_judge(
     ],
 )
 def test_decided_to_be_right(now: int, kept: int | None, verdict: Verdict) -> None:
-    assert judge(stored=5, carried=0, read=None, now=now, settled=True, kept=kept) is verdict
+    assert judge(stored=5, carried=0, read=None, now=now, settled=True, accepted_from=kept) is verdict
 
 
 def test_only_these_fail() -> None:
