@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
 from typing import Any, NamedTuple
@@ -98,6 +99,14 @@ class KeyColumns(NamedTuple):
     metric_types: list[str]
     #: The date that each of the days stands for.
     dates: dict[str, dt.date]
+    #: How many of the keys each of the days has.
+    counts: Mapping[str, int]
+
+    @classmethod
+    def of_one(cls, key: CounterKey) -> KeyColumns:
+        """A page of a single key."""
+        day = iso(key.date)
+        return cls([key.merchant_id], [day], [key.metric_type], {day: key.date}, {day: 1})
 
     def of(self, day: str) -> tuple[list[str], list[str]]:
         """The merchant ids and metric types of one day."""
@@ -126,8 +135,9 @@ def parse_page(raw_values: Sequence[bytes], prefix: str) -> KeyColumns | None:
     if columns is None or not all(map(all, columns)):
         return None
     merchant_ids, days, metric_types = columns
-    dates = {day: date for day in set(days) if (date := parse_date(day.encode())) is not None}
-    return KeyColumns(merchant_ids, days, metric_types, dates) if len(dates) == len(set(days)) else None
+    counts = Counter(days)
+    dates = {day: date for day in counts if (date := parse_date(day.encode())) is not None}
+    return KeyColumns(merchant_ids, days, metric_types, dates, counts) if len(dates) == len(counts) else None
 
 
 def _columns(text: str, number: int, prefix: str) -> tuple[list[str], list[str], list[str]] | None:

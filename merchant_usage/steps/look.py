@@ -18,7 +18,7 @@ from psycopg import Connection
 from merchant_usage.errors import MIGRATE_COMMAND
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.dead_letter import DeadLetter
-from merchant_usage.model.keys import CounterKey, as_columns, parse_key
+from merchant_usage.model.keys import CounterKey, KeyColumns, as_columns, parse_key
 from merchant_usage.model.look import DayLook, Look
 from merchant_usage.model.pages import PAGE, key_pages
 from merchant_usage.model.risk import Risk, ServerState
@@ -91,10 +91,9 @@ class _Others:
         del date
         return False
 
-    def add(self, date: dt.date, merchant_ids: Sequence[str], metric_types: Sequence[str]) -> None:
-        """Count some keys of a date, in two columns."""
-        del metric_types
-        self._numbers[date] += len(merchant_ids)
+    def add(self, date: dt.date, columns: KeyColumns, day: str) -> None:
+        """Count those keys of a page that are of a date."""
+        self._numbers[date] += columns.counts[day]
 
 
 class _Comparison:

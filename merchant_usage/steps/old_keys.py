@@ -14,7 +14,7 @@ from merchant_usage.log import Log
 from merchant_usage.model.batches import Census, Group
 from merchant_usage.model.dates import Scope, format_dates, local_date, oldest_kept
 from merchant_usage.model.dead_letter import DeadLetter, Reason
-from merchant_usage.model.keys import CounterKey, as_columns, parse_key
+from merchant_usage.model.keys import CounterKey, KeyColumns, as_columns, parse_key
 from merchant_usage.model.pages import key_pages
 from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings
@@ -55,17 +55,18 @@ class OldKeys:
         """Whether a run takes a date along though nobody asked for it."""
         return self._takes_along and self._concerns(date) and not self._is_closed(date)
 
-    def add(self, date: dt.date, merchant_ids: Sequence[str], metric_types: Sequence[str]) -> None:
-        """Take keys of a date that the run does not handle, in two columns."""
+    def add(self, date: dt.date, columns: KeyColumns, day: str) -> None:
+        """Take those keys of a page that are of a date that the run does not handle; `day` is how they write it."""
+        keys = columns.counts[day]
         if date < self._first:
-            self._before[date] += len(merchant_ids)
+            self._before[date] += keys
         if not self._concerns(date):
             return
         if not self._is_closed(date):
-            self._left[date] += len(merchant_ids)
+            self._left[date] += keys
             return
-        self._census.add_all(date, merchant_ids, metric_types)
-        self._held += len(merchant_ids)
+        self._census.add_all(date, *columns.of(day))
+        self._held += keys
         if self._held >= KEYS_AT_ONCE:
             self._look()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
@@ -17,7 +17,7 @@ from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch, Census
 from merchant_usage.model.dates import KeyRules, Scope, format_dates, is_settled, local_date, oldest_kept
 from merchant_usage.model.dead_letter import DeadLetter, Reason
-from merchant_usage.model.keys import CounterKey, parse_key, parse_page
+from merchant_usage.model.keys import CounterKey, KeyColumns, parse_key, parse_page
 from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters, grants, ledger, schema
@@ -165,8 +165,8 @@ class KeysLeft(Protocol):
     def joins(self, date: dt.date) -> bool:
         """Whether a date joins those that were asked for."""
 
-    def add(self, date: dt.date, merchant_ids: Sequence[str], metric_types: Sequence[str]) -> None:
-        """Take keys of a date that does not, in two columns."""
+    def add(self, date: dt.date, columns: KeyColumns, day: str) -> None:
+        """Take those keys of a page that are of a date that does not; `day` is how they write it."""
 
 
 class _ScopeFilter:
@@ -229,25 +229,28 @@ def scan_keys(
     wanted = _ScopeFilter(scopes, oldest_kept(today, settings) if cleaning else dt.date.min, old)
     for page in scan_pages(client, settings.key_prefix, settings.scan_count):
         found.scanned += len(page)
-        columns = parse_page(page, settings.key_prefix)
-        if columns is not None and max(columns.dates.values(), default=today) <= today:
+        for columns in _good_keys(page, found, settings.key_prefix, today):
             for day, date in columns.dates.items():
                 if wanted.admit(date):
                     found.census.add_all(date, *wanted.among(date, *columns.of(day)))
                 elif old is not None:
-                    old.add(date, *columns.of(day))
-            continue
-        for raw in page:
-            parsed = _parse(raw, settings.key_prefix, today)
-            if not isinstance(parsed, CounterKey):
-                found.add_bad(parsed)
-            elif wanted.admit(parsed.date):
-                merchants, metrics = [parsed.merchant_id], [parsed.metric_type]
-                found.census.add_all(parsed.date, *wanted.among(parsed.date, merchants, metrics))
-            elif old is not None:
-                old.add(parsed.date, [parsed.merchant_id], [parsed.metric_type])
+                    old.add(date, columns, day)
     wanted.log_dates_left()
     return found
+
+
+def _good_keys(page: Sequence[bytes], found: ScanResult, prefix: str, today: dt.date) -> Iterator[KeyColumns]:
+    """The usage keys of a page: all at once, or one by one if any of them is bad, which is noted."""
+    columns = parse_page(page, prefix)
+    if columns is not None and max(columns.dates.values(), default=today) <= today:
+        yield columns
+        return
+    for raw in page:
+        parsed = _parse(raw, prefix, today)
+        if isinstance(parsed, CounterKey):
+            yield KeyColumns.of_one(parsed)
+        else:
+            found.add_bad(parsed)
 
 
 def require_known_merchants(conn: Connection, found: ScanResult, run: Run) -> None:

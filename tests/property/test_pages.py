@@ -51,12 +51,13 @@ def test_a_page_of_keys(good: list[bytes], hostile: list[bytes], prefix: str) ->
         assert at_once is not None
     # It may step aside for a good key (a long one), and if it does not it is right.
     if at_once is not None:
-        merchants, days, metrics, dates = at_once
+        merchants, days, metrics, dates, counts = at_once
         parted = zip(merchants, map(dates.get, days), metrics, strict=True)
         assert list(parted) == one_by_one
         for day, date in dates.items():
             of_day = [(key.merchant_id, key.metric_type) for key in one_by_one if key.date == date]  # type: ignore[union-attr]
             assert list(zip(*at_once.of(day), strict=True)) == of_day
+            assert counts[day] == len(of_day)
 
 
 values = st.one_of(
