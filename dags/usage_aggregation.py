@@ -54,7 +54,7 @@ PARAMS = {
         format="date",
         title="From date",
         description="First usage date. Empty: as the last. Both empty: yesterday; in a backfill each run's own. "
-        "Leave the logical date below as it is: it chooses nothing here.",
+        "Leave the logical date as it is: it chooses nothing here.",
         examples=["2026-11-01"],
     ),
     "to_date": Param(
