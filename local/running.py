@@ -41,6 +41,10 @@ PG_VARIABLES: Final = {
     "sslmode": "PGSSLMODE",
     "sslrootcert": "PGSSLROOTCERT",
 }
+#: What people type for it in this folder, so that the commands it tells them work when they are pasted.
+HERE: Final = {"MERCHANT_USAGE_PROGRAM": "./run usage"}
+#: Airflow's command line says that it cannot draw, whatever it is asked.
+QUIET: Final = {"PYTHONWARNINGS": "ignore:Could not import graphviz:UserWarning"}
 NOTHING: Final = "No demo is running, and the environment does not name {}. ./run demo starts one."
 
 
@@ -82,17 +86,17 @@ def environment_for(program: str, environ: Mapping[str, str], folder: Path) -> d
     """
     if program == "airflow":
         if any(name == "AIRFLOW_HOME" or name.startswith("AIRFLOW__") for name in environ):
-            return dict(environ)
+            return {**QUIET, **environ}
         if demo := environment_of_demo(folder):
-            return {**environ, **demo["airflow"]}
+            return {**QUIET, **environ, **demo["airflow"]}
         raise NothingToSpeakTo(NOTHING.format("an Airflow (AIRFLOW_HOME)"))
     if any(environ.get(name) for name in (POSTGRES_URL, REDIS_URL)):
-        return dict(environ)
+        return {**environ, **HERE}
     demo = environment_of_demo(folder)
     if demo is None and program != "usage":
         raise NothingToSpeakTo(NOTHING.format("a server (USAGE_POSTGRES_URL, USAGE_REDIS_URL)"))
     # The command line says by itself what it lacks, and --help needs no server.
-    return {**environ, **(demo["urls"] if demo else {})}
+    return {**environ, **HERE, **(demo["urls"] if demo else {})}
 
 
 def main(arguments: Sequence[str]) -> int:

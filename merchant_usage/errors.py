@@ -6,13 +6,16 @@ What to do next depends on where it happened, in a task of Airflow or on a comma
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 from merchant_usage.text import shown
 
-#: What every message calls the command line. `python -m merchant_usage` is the same.
-PROGRAM: Final = "merchant-usage"
+#: What the command line is called where it is installed. `python -m merchant_usage` is the same.
+NAME: Final = "merchant-usage"
+#: What every message tells people to type for it. `./run usage` says that here it is called so.
+PROGRAM: Final = os.environ.get("MERCHANT_USAGE_PROGRAM", NAME)
 MIGRATE_COMMAND: Final = f"{PROGRAM} migrate"
 
 

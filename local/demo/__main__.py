@@ -27,7 +27,7 @@ from local.demo.errors import DemoError
 from local.demo.runs import Followed, has_caught_up, judge_runs
 from local.demo.screen import Screen
 from local.demo.servers import Servers, open_servers
-from local.running import FOLDER, leave_environment
+from local.running import FOLDER, HERE, leave_environment
 from local.servers import ServerError
 from local.servers.processes import lock_folder
 from local.traffic import MERCHANTS, Traffic
@@ -98,6 +98,7 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
         kept.url,
         {
             **choices,
+            **HERE,
             "AIRFLOW_CONN_USAGE_REDIS": redis_connection(servers.redis_url),
             "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(servers.postgres_url),
         },

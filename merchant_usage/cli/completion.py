@@ -8,7 +8,7 @@ from typing import Final
 
 from merchant_usage.cli.output import say
 from merchant_usage.cli.parser import build_parser, commands_of
-from merchant_usage.errors import PROGRAM
+from merchant_usage.errors import NAME
 
 _BASH: Final = """\
 _merchant_usage() {{
@@ -43,7 +43,7 @@ def _words(command: argparse.ArgumentParser) -> list[str]:
 
 def _bash(words: Mapping[str, Sequence[str]]) -> str:
     cases = "\n".join(f'        {name}) words="{" ".join(of_command)}" ;;' for name, of_command in words.items())
-    return _BASH.format(cases=cases, commands=" ".join(words), program=PROGRAM)
+    return _BASH.format(cases=cases, commands=" ".join(words), program=NAME)
 
 
 def _zsh(words: Mapping[str, Sequence[str]]) -> str:
@@ -51,9 +51,9 @@ def _zsh(words: Mapping[str, Sequence[str]]) -> str:
 
 
 def _fish(words: Mapping[str, Sequence[str]]) -> str:
-    first = [f"complete -c {PROGRAM} -f -n __fish_use_subcommand -a '{' '.join(words)}'"]
+    first = [f"complete -c {NAME} -f -n __fish_use_subcommand -a '{' '.join(words)}'"]
     others = [
-        f"complete -c {PROGRAM} -f -n '__fish_seen_subcommand_from {name}' -a '{' '.join(of_command)}'"
+        f"complete -c {NAME} -f -n '__fish_seen_subcommand_from {name}' -a '{' '.join(of_command)}'"
         for name, of_command in words.items()
     ]
     return "\n".join(first + others)

@@ -9,13 +9,13 @@ from typing import Final
 
 from merchant_usage import __version__
 from merchant_usage.cli.output import say
-from merchant_usage.errors import PROGRAM, SettingsError
+from merchant_usage.errors import NAME, SettingsError
 
-_NAME: Final = "usage_aggregation.py"
+_FILE: Final = "usage_aggregation.py"
 _PACKAGE: Final = Path(__file__).parents[1]
 # In the package in a wheel, beside it in a checkout and in an image.
-SOURCE: Final = (_PACKAGE if (_PACKAGE / "dags").is_dir() else _PACKAGE.parent) / "dags" / _NAME
-_COMMAND: Final = f"{PROGRAM} dag-file"
+SOURCE: Final = (_PACKAGE if (_PACKAGE / "dags").is_dir() else _PACKAGE.parent) / "dags" / _FILE
+_COMMAND: Final = f"{NAME} dag-file"
 _DIGEST: Final = ". SHA-256 of the rest: "
 
 
@@ -31,7 +31,7 @@ def dag_file(options: argparse.Namespace) -> int:
         say(text.decode().removesuffix("\n"))
         return 0
     given = Path(options.path)
-    target = given / _NAME if given.is_dir() else given
+    target = given / _FILE if given.is_dir() else given
     try:
         before = target.read_bytes() if target.exists() else None
         if before == text:
@@ -54,7 +54,7 @@ def dag_file(options: argparse.Namespace) -> int:
 def _with_head(source: bytes) -> bytes:
     """With a first line that says which version has written it, and what."""
     digest = hashlib.sha256(source).hexdigest()
-    return f"# {PROGRAM} {__version__} has written this file: {_COMMAND}{_DIGEST}{digest}\n".encode() + source
+    return f"# {NAME} {__version__} has written this file: {_COMMAND}{_DIGEST}{digest}\n".encode() + source
 
 
 def _is_as_written(text: bytes) -> bool:
@@ -62,7 +62,7 @@ def _is_as_written(text: bytes) -> bool:
     head, _, rest = text.partition(b"\n")
     begin, _, digest = head.partition(_DIGEST.encode())
     return (
-        begin.startswith(f"# {PROGRAM} ".encode())
+        begin.startswith(f"# {NAME} ".encode())
         and digest.decode("ascii", "replace") == hashlib.sha256(rest).hexdigest()
     )
 

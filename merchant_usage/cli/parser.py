@@ -8,7 +8,7 @@ import sys
 from typing import Any, NoReturn, TypeAlias
 
 from merchant_usage import __version__
-from merchant_usage.errors import PROGRAM, SettingsError
+from merchant_usage.errors import NAME, PROGRAM, SettingsError
 
 EXIT_CODES = """\
 exit codes:
@@ -162,9 +162,9 @@ exit codes: 0 done, 2 a path that cannot be written, or a file that is left as i
 
 COMPLETION = f"""\
 examples:
-  {PROGRAM} completion bash      eval "$({PROGRAM} completion bash)" in ~/.bashrc
-  {PROGRAM} completion zsh       the same in ~/.zshrc
-  {PROGRAM} completion fish      into ~/.config/fish/completions/{PROGRAM}.fish
+  {NAME} completion bash      eval "$({NAME} completion bash)" in ~/.bashrc
+  {NAME} completion zsh       the same in ~/.zshrc
+  {NAME} completion fish      into ~/.config/fish/completions/{NAME}.fish
 
 exit codes: 0 done, 2 a shell that is not known
 """
@@ -203,7 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     parser.set_defaults(json=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_preview(commands)

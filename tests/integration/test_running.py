@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.demo.report import COMMANDS
-from local.running import FILE, leave_environment
+from local.running import FILE, environment_for, leave_environment
 from local.servers import Valkey
 from local.servers.processes import lock_folder
 from merchant_usage.connections import POSTGRES_URL, REDIS_URL
@@ -71,6 +71,26 @@ def test_they_speak_to_the_running_demo(demo: Path, words: tuple[str, ...], told
     said = say(demo, *words)
     assert (said.returncode, said.stderr) == (0, "")
     assert said.stdout.strip() == told
+
+
+def test_what_they_tell_people_to_type_works_there(demo: Path) -> None:
+    """`merchant-usage` is on nobody's path in this folder."""
+    told = say(demo, "usage", "status").stdout
+    assert "To aggregate them: ./run usage aggregate --from" in told
+    assert "merchant-usage" not in told + say(demo, "usage", "--help").stdout
+    assert say(demo, "usage", "--version").stdout.startswith("merchant-usage ")
+    assert "complete -F _merchant_usage merchant-usage" in say(demo, "usage", "completion", "bash").stdout
+
+
+def test_airflow_does_not_begin_with_what_it_cannot_draw(demo: Path) -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import airflow.cli.commands.dag_command"],
+        env=environment_for("airflow", os.environ | {"AIRFLOW_HOME": str(demo / "airflow")}, demo),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "graphviz" not in loaded.stdout + loaded.stderr
 
 
 def test_airflow_is_the_demos(demo: Path) -> None:
