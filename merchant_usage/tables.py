@@ -19,8 +19,9 @@ from merchant_usage.text import escape, shown
 WIDTH = 140
 
 
-#: What may be shortened where a table is too wide, and to how many columns at least. All else stays whole.
-FLEXIBLE: Final = ("run", "key", "merchant", "detail")
+#: What may be shortened where a table is too wide, the least important first. All else stays whole.
+FLEXIBLE: Final = ("run", "detail", "merchant", "key")
+#: To how many columns at least.
 SHORTEST: Final = 12
 # Of the box, for each column.
 _FRAME: Final = 3
@@ -35,8 +36,9 @@ def render(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]
     cells = [[f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row] for row in filled]
     widths = [max(map(cell_len, (heading, *column))) for heading, *column in zip(headings, *cells, strict=True)]
     room = width - _FRAME * len(headings) - 1
-    for column, heading in enumerate(headings):
-        if heading in FLEXIBLE and sum(widths) > room:
+    for heading in FLEXIBLE:
+        if heading in headings and sum(widths) > room:
+            column = headings.index(heading)
             widths[column] = min(widths[column], max(SHORTEST, widths[column] - (sum(widths) - room)))
     if sum(widths) > room:
         return _records(title, headings, cells, width)
@@ -103,7 +105,7 @@ def describe_preview(proof: Proof, width: int = WIDTH) -> str:
     """What a run would do to each date, and the merchants."""
     dates = render(
         "Dry run: nothing was written",
-        ("date", "Redis", "PostgreSQL", "would store", "unchanged", "went backwards", "expired", "no counters"),
+        ("date", "Redis", "PostgreSQL", "would store", "unchanged", "went backwards", "expired", "bad keys"),
         (
             (
                 report.name,

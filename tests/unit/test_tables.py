@@ -41,6 +41,15 @@ def test_what_fits_is_a_table_and_a_long_id_is_cut_in_its_middle() -> None:
     assert told[-2].rstrip("| ").endswith("🎉"), "ids differ at their ends"
 
 
+def test_a_key_is_the_last_to_be_cut() -> None:
+    """Whose usage it is tells a person more than the rest."""
+    keys = ["usage:acme:2099-01-01:queries", "usage:b:2026-02-30:queries"]
+    told = render("Dead letters", ("key", "detail"), [(key, "what it holds " * 9) for key in keys], 80)
+    assert max(map(cell_len, told.splitlines())) <= 80
+    for key in keys:
+        assert f"| {key:<{len(keys[0])}} | what it" in told
+
+
 def test_what_does_not_fit_is_a_record_after_the_other() -> None:
     told = render("Runs", HEADINGS[:3], [row[:3] for row in ROWS], 40).splitlines()
     assert told == [
