@@ -67,7 +67,8 @@ class DeadLetter:
     @classmethod
     def overflow(cls, key: bytes, date: dt.date, *, counter: int, carried: int) -> DeadLetter:
         """A counter that cannot be stored on top of what is carried: the sum is more than a bigint holds."""
-        return cls(key, Reason.OUT_OF_RANGE, f"the counter is {counter}, too much on top of {carried} carried", date)
+        detail = f"the counter is {counter:,}, too much on top of {carried:,} carried"
+        return cls(key, Reason.OUT_OF_RANGE, detail, date)
 
     @classmethod
     def regression(
@@ -79,6 +80,6 @@ class DeadLetter:
             redis: the counter now; None if the key is gone before its time.
             base: what carrying would carry, if that is not what is stored.
         """
-        now = "nothing any more" if redis is None else redis
-        detail = f"Redis has {now}, PostgreSQL has {postgres}" + (f" (carried {carried})" if carried else "")
+        now = "nothing any more" if redis is None else f"{redis:,}"
+        detail = f"Redis has {now}, PostgreSQL has {postgres:,}" + (f" (carried {carried:,})" if carried else "")
         return cls(key, Reason.COUNTER_REGRESSED, detail, date, redis, postgres if base is None else base)

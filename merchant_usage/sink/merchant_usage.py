@@ -25,11 +25,11 @@ class RowWrite(NamedTuple):
     carried: int
 
 
-def set_rows(conn: Connection, writes: Sequence[RowWrite]) -> None:
-    """Write rows that are locked."""
+def set_rows(conn: Connection, writes: Sequence[RowWrite]) -> set[CounterKey]:
+    """Write rows that are locked; returns the keys of those that were: a trigger may have kept others."""
     if not writes:
-        return
-    conn.execute(
+        return set()
+    written = conn.execute(
         query("set_rows"),
         {
             **as_columns(write.key for write in writes),
@@ -37,3 +37,4 @@ def set_rows(conn: Connection, writes: Sequence[RowWrite]) -> None:
             "carried": [write.carried for write in writes],
         },
     )
+    return {CounterKey(*row) for row in written}

@@ -68,6 +68,8 @@ class _Outcome:
 
     letters: list[DeadLetter] = field(default_factory=list)
     writes: list[RowWrite] = field(default_factory=list)
+    #: Those of them that raise a row to its counter.
+    raised: set[CounterKey] = field(default_factory=set)
     carried_keys: list[bytes] = field(default_factory=list)
 
 
@@ -90,7 +92,8 @@ def settle(
             outcome = _Outcome()
             for row in _read_locked(client, conn, page, settings.key_prefix, settled, outcome, dates):
                 _settle_row(row, settings, settled, outcome)
-            set_rows(conn, outcome.writes)
+            written = set_rows(conn, outcome.writes)
+            settled.raised.update(key.date for key in outcome.raised & written)
             dead_letters.open_letters(conn, outcome.letters)
             dead_letters.resolve(conn, outcome.carried_keys, [Reason.COUNTER_REGRESSED])
     return settled
@@ -124,7 +127,7 @@ def _read_locked(
             or _is_excused(raw_key, value, decided)
         ):
             if value is not None and value != stored - carried and value < stored - carried:
-                log.info(f"{key} stays at {stored}, as was decided; Redis has {value}")
+                log.info(f"{key} stays at {stored:,}, as was decided; Redis has {value:,}")
         else:
             found.append(_Row(key, raw_key, stored, carried, value, letter))
     return found
@@ -141,7 +144,7 @@ def _is_excused(raw_key: bytes, value: int | None, decided: dict[bytes, int | No
 def _settle_row(row: _Row, settings: Settings, settled: Settled, outcome: _Outcome) -> None:
     if row.letter is None and row.counter is not None and row.counter > row.counted:
         outcome.writes.append(RowWrite(row.key, row.carried + row.counter, row.carried))
-        settled.raised[row.key.date] += 1
+        outcome.raised.add(row.key)
         return
     counter = row.counter or 0
     base = row.stored
@@ -159,12 +162,12 @@ def _settle_row(row: _Row, settings: Settings, settled: Settled, outcome: _Outco
         outcome.carried_keys.append(row.raw_key)
     elif counter > row.counted:
         outcome.writes.append(RowWrite(row.key, row.carried + counter, row.carried))
-        settled.raised[row.key.date] += 1
+        outcome.raised.add(row.key)
     settled.regressed.add(row.key)
     settled.below[row.key.date] += counter < row.counted
     if row.letter is None or carry:
         log.warning(
-            f"{row.key} went backwards: {letter.detail}; {'carried on from' if carry else 'kept'} {base}",
+            f"{row.key} went backwards: {letter.detail}; {'carried on from' if carry else 'kept'} {base:,}",
             merchant=row.key.merchant_id,
             metric=row.key.metric_type,
             date=str(row.key.date),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from merchant_usage.errors import UsageMismatch
 from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.settings import OnRegression
@@ -37,6 +38,18 @@ def test_stored_value_stays_and_a_letter_tells_both_numbers(usage: Usage, acme: 
     assert proof.reports[0].keys == {"match": 1, "regressed": 1}
     assert proof.reports[0].counts.regressed == 1
     assert usage.ledger("regressed")[acme.date][0] == "mismatch"
+
+
+def test_a_row_that_a_trigger_keeps_as_it_was_is_not_told_as_raised(usage: Usage) -> None:
+    usage.write({key("acme"): 5})
+    usage.aggregate()
+    usage.conn.execute("CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    usage.conn.execute("CREATE TRIGGER lose BEFORE UPDATE ON merchant_usage FOR EACH ROW EXECUTE FUNCTION lose()")
+    usage.write({key("acme"): 6})
+    with pytest.raises(UsageMismatch, match=r"Redis has 6, PostgreSQL has 5 \(behind\)"):
+        usage.aggregate(run_id="lost")
+    row = usage.conn.execute("SELECT rows_inserted, rows_updated FROM usage_run WHERE run_id = 'lost'").fetchone()
+    assert row == (0, 0)
 
 
 def test_letter_counts_its_attempts_and_tells_the_latest_numbers(usage: Usage, acme: CounterKey) -> None:

@@ -122,7 +122,7 @@ def test_one_too_many_is_flagged(usage: Usage, stored: Stored, date: dt.date) ->
     assert usage.verdicts(proof) == {date: "mismatch"}
     assert proof.reports[0].keys == {"match": 59, "regressed": 1}
     assert [(letter.redis_key, letter.detail) for letter in usage.letters()] == [
-        (raw(key("m07", date, "b")), "Redis has 1007, PostgreSQL has 1008")
+        (raw(key("m07", date, "b")), "Redis has 1,007, PostgreSQL has 1,008")
     ]
 
 
