@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from psycopg import Connection
 
 from merchant_usage import clock
 from merchant_usage.errors import (
+    PROGRAM,
     BatchesNotStored,
     DatesNotStored,
     RunIncomplete,
@@ -19,9 +21,10 @@ from merchant_usage.errors import (
 )
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.report import DateVerdict
 from merchant_usage.model.run import Plan, Run
-from merchant_usage.model.verdict import Proof
+from merchant_usage.model.verdict import Difference, Proof
 from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters, ledger
 from merchant_usage.sink.ledger import record_failure
@@ -36,6 +39,9 @@ from merchant_usage.steps.store import BatchResult, store_batch, totals_by_date
 from merchant_usage.steps.verify import Claim, verify
 
 log = Log(__name__)
+
+#: Counters that a line of the log names.
+MAX_NAMED: Final = 5
 
 
 def store(
@@ -114,8 +120,10 @@ def prove(
     _log_verdicts(proof)
     if proof.regressed_count:
         log.warning(
-            f"{proof.regressed_count} counters are lower in Redis than in PostgreSQL, or were. The stored values stay; "
-            "each is an open counter_regressed in usage_dead_letter and waits for a decision.",
+            f"{proof.regressed_count:,} counter(s) are lower in Redis than in PostgreSQL, or were: "
+            f"{_named(proof.regressed, proof.regressed_count)}. The stored values stay; each is an open "
+            "counter_regressed in usage_dead_letter and waits for a decision. "
+            f"To see them: {PROGRAM} dead-letters --reason {Reason.COUNTER_REGRESSED}",
             regressed=proof.regressed_count,
         )
     _log_end(proof, len(unstored))
@@ -150,6 +158,12 @@ def _log_verdicts(proof: Proof) -> None:
             # Airflow's log view shows nothing in place of True and False.
             **report.to_json() | {"settled": "yes" if report.settled else "no"},
         )
+
+
+def _named(some: Sequence[Difference], count: int) -> str:
+    """A few counters by name, and how many more there are."""
+    named = "; ".join(map(str, some[:MAX_NAMED]))
+    return named if count <= MAX_NAMED else f"{named}; and {count - MAX_NAMED:,} more"
 
 
 def _log_end(proof: Proof, missing: int) -> None:

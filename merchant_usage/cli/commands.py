@@ -16,13 +16,13 @@ import psycopg
 from psycopg import Connection
 
 from merchant_usage import clock, pipeline
-from merchant_usage.cli.differences import format_comparison, mismatches, proof_to_json
-from merchant_usage.cli.durations import format_duration
+from merchant_usage.cli.differences import format_comparison, problems, proof_to_json
 from merchant_usage.cli.exit_codes import exit_code
 from merchant_usage.cli.output import complain, progress, remark, say, say_json, width
 from merchant_usage.cli.remedies import aggregate_command, remedies
 from merchant_usage.cli.requests import day_of, due_run, requested_run
 from merchant_usage.cli.servers import both_servers
+from merchant_usage.clock import format_duration
 from merchant_usage.connections import postgres_from_url, redis_from_url
 from merchant_usage.errors import (
     PROGRAM,
@@ -176,13 +176,9 @@ def verify(options: argparse.Namespace) -> int:
         say_json(proof_to_json(proof))
     else:
         say(format_comparison(proof))
-    wrong = mismatches(proof.reports)
-    if wrong:
-        complain(
-            f"PostgreSQL does not hold what Redis holds of {', '.join(wrong)}. "
-            "`aggregate` stores what is missing or behind; `resolve` decides what went backwards."
-        )
-    return int(bool(wrong))
+    if found := [*problems(proof)]:
+        complain(" ".join(found))
+    return int(bool(found))
 
 
 def list_dead_letters(options: argparse.Namespace) -> int:

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from merchant_usage.cli.output import width
-from merchant_usage.errors import UsageMismatch
+from merchant_usage.cli.remedies import aggregate_command
+from merchant_usage.errors import PROGRAM, UsageMismatch
+from merchant_usage.model.dates import format_dates
+from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.report import DateReport, DateVerdict
-from merchant_usage.model.verdict import Difference, Proof
+from merchant_usage.model.verdict import Difference, Proof, Verdict
 from merchant_usage.tables import describe_merchants, render
 
 
-def mismatches(reports: Iterable[DateReport]) -> list[str]:
-    """The dates that do not match."""
-    return [str(report.date) for report in reports if report.verdict is DateVerdict.MISMATCH]
+def problems(proof: Proof) -> Iterator[str]:
+    """What is wrong with dates that do not match, and what to do about it: a sentence each."""
+    wrong = [report for report in proof.reports if report.verdict is DateVerdict.MISMATCH]
+    if unequal := [report.date for report in wrong if any(report.keys.get(each) for each in Verdict if each.fails)]:
+        yield (
+            f"PostgreSQL does not hold what Redis holds of {format_dates(unequal)}. "
+            f"To store what is missing or behind: {aggregate_command(unequal)}"
+        )
+    if lower := [report.date for report in wrong if report.undecided or report.keys.get(Verdict.REGRESSED)]:
+        yield (
+            f"Counters of {format_dates(lower)} went backwards. Once a run has seen them, they wait for a decision. "
+            f"See: {PROGRAM} dead-letters --reason {Reason.COUNTER_REGRESSED}"
+        )
+    if bad := [report.date for report in wrong if report.turned_bad]:
+        yield f"Keys of {format_dates(bad)} that were stored hold no number any more. See: {PROGRAM} dead-letters"
 
 
 def format_comparison(proof: Proof) -> str:
     """The verdicts by date, the keys that do not agree, and the merchants while these are few enough to read."""
     dates = render(
         "Redis and PostgreSQL, both read just now",
-        ("date", "state", "verdict", "Redis", "PostgreSQL", "keys", "no counters"),
+        ("date", "state", "verdict", "Redis", "PostgreSQL", "keys", "bad keys"),
         (
             (
                 report.name,

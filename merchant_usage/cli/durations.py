@@ -28,20 +28,6 @@ def parse_duration(name: str, value: str) -> dt.timedelta:
     return duration
 
 
-def format_duration(duration: dt.timedelta) -> str:
-    """The two largest units, cut and not rounded: `3d 4h`, `2h`, `1h 5m`, `42s`."""
-    seconds = max(0, int(duration.total_seconds()))
-    parts = [
-        (seconds // 86_400, "d"),
-        (seconds // 3_600 % 24, "h"),
-        (seconds // 60 % 60, "m"),
-        (seconds % 60, "s"),
-    ]
-    first = next((i for i, (number, _) in enumerate(parts) if number), len(parts) - 1)
-    parts_shown = [f"{number}{unit}" for number, unit in parts[first : first + 2] if number]
-    return " ".join(parts_shown) or "0s"
-
-
 def format_moment(moment: dt.datetime | None) -> str:
     """To the minute, in UTC."""
     return "never" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"

@@ -6,7 +6,8 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from merchant_usage.cli.durations import format_duration, format_moment
+from merchant_usage.cli.durations import format_moment
+from merchant_usage.clock import format_duration
 from merchant_usage.settings import Settings
 from merchant_usage.sink.ledger import Verified
 

@@ -17,12 +17,22 @@ _TO_DO: Final[Mapping[type[UsageError], str]] = {
 
 
 def aggregate_command(dates: Sequence[dt.date]) -> str:
-    """What to type to aggregate dates, a command for each range of them; of very many gaps from first to last."""
+    """What to type to aggregate dates."""
+    return _command("aggregate", dates)
+
+
+def verify_command(dates: Sequence[dt.date]) -> str:
+    """What to type to see what differs of dates."""
+    return _command("verify", dates)
+
+
+def _command(name: str, dates: Sequence[dt.date]) -> str:
+    """One for each range of dates; of very many gaps from first to last."""
     ranges = date_ranges(dates)
     if len(ranges) > MAX_DATES_NAMED:
         ranges = [[min(dates), max(dates)]]
     return " && ".join(
-        f"{PROGRAM} aggregate " + (f"--date {first}" if first == last else f"--from {first} --to {last}")
+        f"{PROGRAM} {name} " + (f"--date {first}" if first == last else f"--from {first} --to {last}")
         for first, *_, last in ([each[0], *each] for each in ranges)
     )
 

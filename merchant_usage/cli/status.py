@@ -10,13 +10,15 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from merchant_usage import clock
-from merchant_usage.cli.differences import format_comparison, mismatches, proof_to_json
-from merchant_usage.cli.durations import format_duration, format_moment, parse_duration
+from merchant_usage.cli import differences
+from merchant_usage.cli.differences import format_comparison, proof_to_json
+from merchant_usage.cli.durations import format_moment, parse_duration
 from merchant_usage.cli.freshness import Freshness
 from merchant_usage.cli.output import complain, progress, say, say_json, width
-from merchant_usage.cli.remedies import aggregate_command
+from merchant_usage.cli.remedies import aggregate_command, verify_command
 from merchant_usage.cli.requests import requested_dates, run_of
 from merchant_usage.cli.servers import both_servers
+from merchant_usage.clock import format_duration
 from merchant_usage.connections import postgres_from_url
 from merchant_usage.model.dates import format_dates, local_date, oldest_kept
 from merchant_usage.model.report import DateVerdict
@@ -46,7 +48,9 @@ def status(options: argparse.Namespace) -> int:
         say_json(_to_json(standing, freshness, proof))
     else:
         _say(standing, freshness if options.max_lag and freshness.run else None, proof)
-    problems = [*standing.problems(), *standing.unfinished(now, settings), *_live_problems(proof)]
+    problems = [*standing.problems(), *standing.unfinished(now, settings)]
+    if proof is not None:
+        problems += differences.problems(proof)
     if max_lag is not None and (problem := freshness.problem(max_lag)):
         problems.append(problem)
     if problems:
@@ -65,11 +69,6 @@ def _requested_dates(options: argparse.Namespace, now: dt.datetime, settings: Se
 def _compare(dates: Sequence[dt.date], now: dt.datetime, settings: Settings) -> Proof:
     with both_servers() as (client, conn), progress("Comparing", "", ""):
         return preview.compare(client, conn, run_of(dates, now), settings)
-
-
-def _live_problems(proof: Proof | None) -> Iterator[str]:
-    if proof is not None and (wrong := mismatches(proof.reports)):
-        yield f"PostgreSQL does not hold what Redis holds now of {', '.join(wrong)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +116,9 @@ class Standing:
 
 
 def _bad_ends(which: str, rows: Sequence[Row]) -> Iterator[str]:
-    if mismatched := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.MISMATCH]:
-        yield f"{which} {', '.join(mismatched)} ended in a mismatch."
+    if mismatched := [row["usage_date"] for row in rows if row["verdict"] == DateVerdict.MISMATCH]:
+        named = ", ".join(map(str, mismatched))
+        yield f"{which} {named} ended in a mismatch. To see why: {verify_command(mismatched)}"
     if unproven := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.NOT_PROVEN]:
         yield f"{which} {', '.join(unproven)} could not prove it: a part of the run failed."
     if incomplete := [str(row["usage_date"]) for row in rows if row["verdict"] == DateVerdict.INCOMPLETE]:
@@ -144,6 +144,8 @@ def _say(standing: Standing, freshness: Freshness | None, proof: Proof | None) -
     for row in standing.newest:
         if row["error"]:
             say(f"{row['usage_date']}: {row['error']}")
+    for sentence in _why_unequal(standing.history or standing.newest):
+        say(sentence)
     if never := standing.never_aggregated:
         say(_format_never_aggregated(never))
     if in_part := standing.aggregated_in_part:
@@ -195,6 +197,20 @@ def _format_history(rows: Sequence[Row]) -> str:
         ),
         width(),
     )
+
+
+def _why_unequal(rows: Sequence[Row]) -> Iterator[str]:
+    """Why totals of verified dates differ, a sentence for those that go on and one for those that are over."""
+    unequal = [
+        row for row in rows if row["verdict"] == DateVerdict.VERIFIED and row["redis_total"] != row["postgres_total"]
+    ]
+    if live := sorted({row["usage_date"] for row in unequal if not row["settled"]}):
+        yield f"{format_dates(live)}: Redis counted on while a run verified it; the next one takes that."
+    if over := sorted({row["usage_date"] for row in unequal if row["settled"]}):
+        yield (
+            f"{format_dates(over)}: verified, and the totals differ by keys that expired, or by what a person decided. "
+            f"To see them: {verify_command(over)}"
+        )
 
 
 def _verdict(row: Row) -> str:

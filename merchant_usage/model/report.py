@@ -61,6 +61,7 @@ class DateReport:
     Attributes:
         bad_values: keys of it that hold no counter, when Redis was read last.
         turned_bad: those of them that held one, which is stored.
+        undecided: counters that went backwards, now or earlier, and wait for a person's decision.
         kept: counters below what is stored, which a person decided is right.
         carried: rows that hold more than their counter, which began anew.
         complete: it was over and settled, and all that Redis has of all merchants is stored.
@@ -78,6 +79,7 @@ class DateReport:
     postgres_total: int = 0
     bad_values: int = 0
     turned_bad: int = 0
+    undecided: int = 0
     kept: int = 0
     carried: int = 0
     complete: bool = False
@@ -107,9 +109,21 @@ class DateReport:
 
     @property
     def totals(self) -> str:
-        """Both totals, and why they differ: `Redis 3, PostgreSQL 13: 1 expired, 1 carried`."""
+        """Both totals, why they differ, and what waits: `Redis 3, PostgreSQL 13: 1 expired, 1 carried`."""
+        return self._totals(f"Redis {self.redis_total:,}, PostgreSQL {self.postgres_total:,}")
+
+    @property
+    def totals_in_brief(self) -> str:
+        """The same, with one number where there is but one."""
+        if self.redis_total != self.postgres_total:
+            return self.totals
+        return self._totals(f"{self.redis_total:,} in both")
+
+    def _totals(self, told: str) -> str:
         why = format_kinds(self.why_unequal)
-        told = f"Redis {self.redis_total:,}, PostgreSQL {self.postgres_total:,}" + (f": {why}" if why else "")
+        told += f": {why}" if why else ""
+        if self.undecided:
+            told += f", and {self.undecided:,} counter{' waits' if self.undecided == 1 else 's wait'} for a decision"
         if self.lowered is None:
             return told
         before, now = self.lowered
@@ -150,7 +164,7 @@ def together(reports: Sequence[DateReport]) -> DateReport:
     for report in reports:
         total.counts.add(report.counts)
         total.keys = dict(Counter(total.keys) + Counter(report.keys))
-        for name in ("redis_total", "postgres_total", "bad_values", _TURNED_BAD, "kept", "carried"):
+        for name in ("redis_total", "postgres_total", "bad_values", _TURNED_BAD, "undecided", "kept", "carried"):
             setattr(total, name, getattr(total, name) + getattr(report, name))
         if report.lowered is not None:
             before, now = total.lowered or (0, 0)

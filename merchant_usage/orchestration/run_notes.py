@@ -52,33 +52,33 @@ def format_verdict(report: DateReport, oldest: dt.date) -> str:
 def describe_dates(reports: Sequence[DateReport], oldest: dt.date) -> str:
     """All dates, those of one verdict together, the worst verdict first.
 
-    One line that the UI shows whole. If that leaves no room for numbers, they follow, in a line a verdict.
+    One line that the UI shows whole. If that leaves no room for all of it, the rest follows, in a line a verdict.
 
     Args:
         oldest: whose keys Redis may still have.
     """
-    alike: dict[str, list[DateReport]] = defaultdict(list)
+    # The totals of a day that still grows may differ; in one sum with them those of a day that is over would seem to.
+    alike: dict[tuple[str, bool], list[DateReport]] = defaultdict(list)
     for report in sorted(reports, key=lambda report: _ORDER.index(report.verdict)):
-        alike[format_verdict(report, oldest)].append(report)
-    lines = [_describe_alike(verdict, group) for verdict, group in alike.items()]
+        alike[format_verdict(report, oldest), report.settled].append(report)
+    lines = [_describe_alike(verdict, group) for (verdict, _), group in alike.items()]
     told = "; ".join(lines)
     if len(told) > SHOWN:
+        brief = [_describe_alike(verdict, group, briefly=True) for (verdict, _), group in alike.items()]
         # To Markdown a line ends where an empty one follows.
-        told = "\n\n".join([_in_few_words([*alike.values()]), *lines])
+        told = "\n\n".join([_first_line(brief, [*alike.values()]), *lines])
     return told if len(told) <= LONGEST else f"{told[: LONGEST - 1]}…"
 
 
-def _in_few_words(groups: Sequence[Sequence[DateReport]]) -> str:
-    """All dates with their verdicts; if they are many, those of the worst, and how many there are of each other."""
+def _first_line(brief: Sequence[str], groups: Sequence[Sequence[DateReport]]) -> str:
+    """As much of all dates as can be shown: with totals, with those of the worst, or how many have which verdict."""
     named = [
         f"{summarise_dates(report.date for report in group)}{_of_whom(group[0])}: {group[0].verdict}"
         for group in groups
     ]
-    told = "; ".join(named)
-    if len(told) <= SHOWN:
-        return told
     others = Counter(str(report.verdict) for group in groups[1:] for report in group)
-    return f"{named[0]}; {format_kinds(others)}"
+    lines = ["; ".join(brief), "; ".join([brief[0], *named[1:]]), "; ".join(named)]
+    return next((line for line in lines if len(line) <= SHOWN), f"{named[0]}; {format_kinds(others)}")
 
 
 def _of_whom(report: DateReport) -> str:
@@ -86,12 +86,14 @@ def _of_whom(report: DateReport) -> str:
     return report.name.removeprefix(str(report.date))
 
 
-def _describe_alike(verdict: str, reports: Sequence[DateReport]) -> str:
-    """Dates of one verdict, with their totals taken together."""
+def _describe_alike(verdict: str, reports: Sequence[DateReport], *, briefly: bool = False) -> str:
+    """Dates of one verdict, with their totals taken together; in brief without what was written."""
     all_of_them = together(reports)
     named = format_dates(report.date for report in reports) + _of_whom(all_of_them)
     if all_of_them.verdict is DateVerdict.EMPTY:
         return f"{named}: {verdict}"
+    if briefly:
+        return f"{named}: {verdict}, {all_of_them.totals_in_brief}"
     counts = all_of_them.counts
     changes = {"new": counts.inserted, "raised": counts.updated, "dead letters": counts.dead_letters}
     changed = format_kinds({what: number for what, number in changes.items() if number})

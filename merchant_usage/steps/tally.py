@@ -52,7 +52,9 @@ class Tally:
     failing_count: int = 0
     #: Counters that went backwards, or are gone before their time, and of which nobody was told before.
     regressed: list[Difference] = field(default_factory=list)
-    #: Those of which a person was told already, and whose keys are gone now.
+    #: Those of which a person was told already, whatever they hold now.
+    known: list[Difference] = field(default_factory=list)
+    #: Those of these whose keys are gone now.
     vanished: list[CounterKey] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     #: By date and merchant: keys without a row, and what Redis has more. Kept for the first few.
@@ -79,6 +81,8 @@ class Tally:
                 self.failing.append(difference)
                 found.failing_kept += 1
         elif difference.verdict is Verdict.REGRESSED and is_known:
+            if len(self.known) < MAX_DIFFERENCES_KEPT:
+                self.known.append(difference)
             if difference.now is None and len(self.vanished) < MAX_REGRESSIONS_KEPT:
                 self.vanished.append(difference.key)
         elif difference.verdict is Verdict.REGRESSED and len(self.regressed) < MAX_REGRESSIONS_KEPT:

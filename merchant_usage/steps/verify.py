@@ -111,7 +111,7 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         for scope in claim.scopes
     ]
     regressed_count = sum(found.verdicts[Verdict.REGRESSED] for found in tally.by_date.values())
-    regressed = tally.regressed[:MAX_DIFFERENCES_KEPT]
+    regressed = [*tally.regressed, *tally.known][:MAX_DIFFERENCES_KEPT]
     return Proof(reports, tally.failing, tally.failing_count, regressed_count, merchants, regressed)
 
 
@@ -138,6 +138,7 @@ def _report(scope: Scope, totals: _Totals, tally: Tally, past: Past, result: Bat
         postgres_total=totals.total,
         bad_values=found.bad_values,
         turned_bad=found.turned_bad,
+        undecided=undecided,
         kept=found.kept,
         carried=totals.carrying,
         complete=scope.merchant_ids is None and findings.is_complete(verdict),

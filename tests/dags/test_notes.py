@@ -35,6 +35,31 @@ def test_one_line_the_worst_verdict_first_and_dates_of_one_verdict_together() ->
     ]
 
 
+def test_a_day_that_is_over_is_not_told_in_one_sum_with_one_that_grows() -> None:
+    over, live = (
+        report(25, DateVerdict.VERIFIED, (599_529, 599_529)),
+        report(26, DateVerdict.VERIFIED, (785_493, 782_799)),
+    )
+    live.settled, live.keys = False, {"match": 3, "growing": 69}
+    assert describe_dates([over, live], OLDEST).split("\n\n") == [
+        "2026-11-25: verified, 599,529 in both; 2026-11-26: verified, Redis 785,493, PostgreSQL 782,799: 69 growing",
+        "2026-11-25: verified, Redis 599,529, PostgreSQL 599,529",
+        "2026-11-26: verified, Redis 785,493, PostgreSQL 782,799: 69 growing",
+    ]
+
+
+def test_what_waits_for_a_decision_is_said_where_the_totals_are_equal() -> None:
+    undecided = report(25, DateVerdict.MISMATCH, (600_629, 600_629))
+    undecided.keys, undecided.undecided = {"match": 71, "regressed": 1}, 1
+    told = "2026-11-25: mismatch, Redis 600,629, PostgreSQL 600,629: 1 regressed, and 1 counter waits for a decision"
+    assert describe_dates([undecided], OLDEST) == told
+    verified = [report(day, DateVerdict.VERIFIED, (10**9, 10**9)) for day in (1, 3)]
+    assert describe_dates([undecided, *verified], OLDEST).split("\n\n")[0] == (
+        "2026-11-25: mismatch, 600,629 in both: 1 regressed, and 1 counter waits for a decision; "
+        "2026-11-01, 2026-11-03: verified"
+    )
+
+
 def test_a_run_of_some_merchants_is_not_told_as_the_whole_day() -> None:
     of_some = report(25, DateVerdict.VERIFIED, (3, 3))
     of_some.merchants = 2

@@ -215,7 +215,7 @@ def test_a_run_of_one_merchant_does_not_stand_for_its_date(usage: Usage, run: Ru
         done = run("status", *more)
         assert_clean(done, 1)
         ended = "ended in a mismatch" if verdict else "failed"
-        assert f"error: The newest run over all merchants of {DAY} {ended}.\n" in done.stderr
+        assert f"error: The newest run over all merchants of {DAY} {ended}." in done.stderr
         assert f"{DAY}: Something broke." in done.stdout
         assert "only 1" in done.stdout
     # One that went badly is not hidden by an older one over all, either.
@@ -225,7 +225,36 @@ def test_a_run_of_one_merchant_does_not_stand_for_its_date(usage: Usage, run: Ru
     usage.conn.execute("UPDATE usage_run SET verdict = 'mismatch' WHERE merchant_ids IS NOT NULL")
     done = run("status")
     assert_clean(done, 1)
-    assert f"error: The newest run of {DAY} ended in a mismatch.\n" in done.stderr
+    assert done.stderr == (
+        f"error: The newest run of {DAY} ended in a mismatch. To see why: {PROGRAM} verify --date {DAY}\n"
+    )
+
+
+def test_status_says_why_the_totals_of_a_verified_date_differ(usage: Usage, run: RunCommand) -> None:
+    usage.write({COUNTER: 5, key("b", DAY): 6})
+    assert_clean(run("aggregate", "--date", str(DAY)), 0)
+    assert "totals differ" not in run("status", str(DAY)).stdout
+    usage.conn.execute("UPDATE usage_run SET redis_total = 5")
+    for asked in ([], [str(DAY)]):
+        told = run("status", *asked).stdout
+        assert f"{DAY}: verified, and the totals differ by keys that expired, or by what a person decided." in told
+        assert f"{PROGRAM} verify --date {DAY}\n" in told
+    usage.conn.execute("UPDATE usage_run SET redis_total = 15, settled = false")
+    assert f"{DAY}: Redis counted on while a run verified it" in run("status", str(DAY)).stdout
+
+
+def test_verify_says_what_waits_where_all_numbers_agree(usage: Usage, run: RunCommand) -> None:
+    for value in (5, 3, 7):
+        usage.write({COUNTER: value})
+        run("aggregate", "--date", str(DAY))
+    done = run("verify", "--date", str(DAY))
+    assert_clean(done, 1)
+    assert "| 1 regressed |" in done.stdout
+    assert done.stdout.endswith(f"{COUNTER}: Redis has 7, PostgreSQL has 7 (regressed)\n")
+    assert done.stderr == (
+        f"error: Counters of {DAY} went backwards. Once a run has seen them, they wait for a decision. "
+        f"See: {PROGRAM} dead-letters --reason counter_regressed\n"
+    )
 
 
 def test_status_says_which_dates_were_aggregated_for_some_merchants_only(usage: Usage, run: RunCommand) -> None:
@@ -791,7 +820,8 @@ def test_regression_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCom
     usage.write({COUNTER: 3})
     done = run("aggregate", "--date", str(DAY))
     assert done.returncode == 1
-    assert "Redis has 3, PostgreSQL has 5" in done.stderr
+    named = f"{COUNTER}: Redis has 3, PostgreSQL has 5 (regressed)"
+    assert f"lower in Redis than in PostgreSQL, or were: {named}. The stored values stay" in done.stderr
     done = run("dead-letters")
     assert_clean(done, 0)
     assert done.stdout.startswith("Open: 1 counter_regressed\n")

@@ -6,7 +6,8 @@ import datetime as dt
 
 import pytest
 
-from merchant_usage.cli.durations import format_duration, parse_duration
+from merchant_usage.cli.durations import parse_duration
+from merchant_usage.clock import format_duration
 from merchant_usage.errors import SettingsError
 
 

@@ -12,6 +12,7 @@ from psycopg import Connection
 
 from merchant_usage.alerts.alert import Alert, AlertKind
 from merchant_usage.alerts.register import Entry
+from merchant_usage.clock import format_duration
 from merchant_usage.errors import SettingsError
 from merchant_usage.model.dates import format_dates
 from merchant_usage.model.report import DateVerdict
@@ -131,8 +132,7 @@ def _last_verified(conn: Connection | None, settings: Settings, now: dt.datetime
     with suppress(psycopg.Error), conn.transaction():
         if newest := ledger.newest_verified(conn):
             until = newest.verified_until(settings)
-            minutes = int((now - until).total_seconds()) // 60
-            return f" Usage is verified up to {until:%Y-%m-%d %H:%M} UTC, {minutes:,} minutes ago."
+            return f" Usage is verified up to {until:%Y-%m-%d %H:%M} UTC, {format_duration(now - until)} ago."
         return " No run was verified yet."
     return ""
 
