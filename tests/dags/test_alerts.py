@@ -682,31 +682,38 @@ RETRY, ANOTHER_TRY = ("running", {"success", "up_for_retry"}), ("running", {"suc
 
 @pytest.mark.usefixtures("postgresql", "usage")
 @pytest.mark.parametrize(
-    ("states", "told"),
+    ("states", "waits", "told"),
     [
-        pytest.param([RETRY, RETRY, ("failed", {"failed", "upstream_failed"})], 0, id="fails"),
-        pytest.param([RETRY, ("success", {"success"})], 0, id="succeeds"),
-        pytest.param([("running", {"failed", "running"}), ("failed", {"failed"})], 0, id="is about to fail"),
-        pytest.param([RETRY, ANOTHER_TRY], 1, id="hangs again"),
-        pytest.param([RETRY] * 30, 1, id="retries without end"),
-        pytest.param([ANOTHER_TRY], 1, id="has not failed"),
-        pytest.param([], 1, id="Airflow cannot be asked"),
+        pytest.param([RETRY, RETRY, ("failed", {"failed", "upstream_failed"})], 2, 0, id="fails"),
+        pytest.param([RETRY, ("success", {"success"})], 1, 0, id="succeeds"),
+        pytest.param([("running", {"failed", "running"}), ("failed", {"failed"})], 1, 0, id="is about to fail"),
+        pytest.param([RETRY, ANOTHER_TRY], 1, 1, id="hangs again"),
+        pytest.param([RETRY] * 30, lateness.LOOKS, 1, id="retries without end"),
+        pytest.param([ANOTHER_TRY], 0, 1, id="has not failed"),
+        pytest.param([], 0, 1, id="Airflow cannot be asked"),
     ],
 )
 def test_late_does_not_come_just_before_the_end_of_a_run_that_waits_for_a_retry(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
     states: list[tuple[str, set[str]]],
+    waits: int,
     told: int,
 ) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
     def answer(*_: str) -> tuple[str, set[str]]:
         """What Airflow says of the run: the next of these, in the end the last over and over."""
         return states.pop(0) if len(states) > 1 else states[0]
 
     monkeypatch.setattr(callbacks, "states_of_run", answer)
-    monkeypatch.setattr(lateness, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(asyncio, "sleep", pause)
     run = {"dag_run_id": "by hand", "run_type": "manual", "state": "running", "conf": CONF}
     asyncio.run(lateness.notify_late({"dag_run": run}))
+    assert pauses == [lateness.PAUSE_SECONDS] * waits
     assert len(receiver.messages) == told
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from merchant_usage.orchestration import lateness
 from merchant_usage.settings import VARIABLES
 from tests.dags.support import airflow_environment
 from tests.dags.versions import AIRFLOW_3, ParamValidationError, dag_bag
@@ -91,6 +92,8 @@ def test_lateness_is_told(dag: Any) -> None:
         takes_numbers = hasattr(import_module("airflow.sdk.definitions.deadline"), "VariableInterval")
         assert deadline.interval == (300 if takes_numbers else dt.timedelta(seconds=300))
         assert deadline.callback.path == "merchant_usage.orchestration.lateness.notify_late"
+        pauses = [min(30 * 2**number, 300) for number in range(dag.default_args["retries"])]
+        assert sum(pauses) < lateness.LOOKS * lateness.PAUSE_SECONDS, "by then all retries of a task are over"
         return
     assert dag.sla_miss_callback
     slas = {task.task_id: getattr(task, "sla", None) for task in dag.tasks}

@@ -19,8 +19,10 @@ from merchant_usage import clock
 from merchant_usage.cli.main import main
 from merchant_usage.connections import POSTGRES_URL, REDIS_URL
 from merchant_usage.log import Log, find_by
-from merchant_usage.sink.queries import query
-from merchant_usage.sink.transactions import transaction
+from merchant_usage.model.run import Run
+from merchant_usage.settings import load_settings
+from merchant_usage.sink import schema
+from merchant_usage.steps.look import look
 from tests.support import Usage, key, raw
 
 TODAY = clock.now().date()
@@ -185,9 +187,17 @@ def test_the_users_can_do_nothing_else(reading: Usage) -> None:
     assert reading.rows() == {}
 
 
-def test_an_owner_cannot_write_by_it_either(usage: Usage) -> None:
-    """PostgreSQL refuses in that transaction, whatever the role may do."""
-    with transaction(usage.conn):
-        usage.conn.execute(query("set_read_only"))
-        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            usage.conn.execute("DELETE FROM merchant_usage")
+def test_an_owner_cannot_write_by_it_either(usage: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses while it looks, whatever the role may do."""
+    usage.write({key("acme", DAY): 5})
+    usage.aggregate(DAY, now=clock.now())
+
+    def forget_all(conn: Connection) -> list[str]:
+        conn.execute("DELETE FROM merchant_usage")
+        return []
+
+    monkeypatch.setattr(schema, "problems_of_usage_table", forget_all)
+    run = Run("look", "manual", (DAY,), clock.now())
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        look(usage.client, usage.conn, run, load_settings({}))
+    assert usage.rows() == {key("acme", DAY): 5}

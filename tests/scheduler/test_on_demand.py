@@ -15,7 +15,7 @@ from merchant_usage.model.keys import CounterKey
 from merchant_usage.settings import DAG_ID
 from merchant_usage.sink import ledger
 from tests.scheduler.tested import Again
-from tests.scheduler.versions import AIRFLOW_3
+from tests.scheduler.versions import AIRFLOW_3, NAMED_FROM_START
 from tests.scheduler.world import METRICS, RUN_SECONDS, World, wait_until
 
 HOUR = dt.timedelta(hours=1)
@@ -159,7 +159,7 @@ def test_clearing_tasks_reads_anew_and_only_for_the_right_merchant(world: World)
     assert world.ledger(run) == {world.today: "verified"}
 
 
-@pytest.mark.skipif(not AIRFLOW_3, reason="2.11 names it when it has ended")
+@pytest.mark.skipif(not NAMED_FROM_START, reason="2.11 and 3.1 name it when it has ended")
 def test_a_mapped_task_carries_its_merchants_name_while_it_works(world: World) -> None:
     for shop in ("100%", "o'brien"):
         world.count(CounterKey(shop, world.today, METRICS[0]), 5)
