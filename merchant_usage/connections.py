@@ -20,9 +20,8 @@ from merchant_usage.driver_errors import explained
 from merchant_usage.errors import SettingsError
 from merchant_usage.settings import load_settings
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.options import REDIS_OPTIONS, BadOption, RedisAddress, parse_redis_urls
-from merchant_usage.source.shards import Shards
+from merchant_usage.source.shards import RedisClient, Shards
 
 REDIS_URL = "USAGE_REDIS_URL"
 POSTGRES_URL = "USAGE_POSTGRES_URL"

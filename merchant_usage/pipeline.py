@@ -31,8 +31,8 @@ from merchant_usage.sink.ledger import record_failure
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.source import remember_servers
 from merchant_usage.sink.transactions import transaction
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.server import require_whole_source
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.reader import Reader, ReaderAhead
 from merchant_usage.steps.scan import scan
 from merchant_usage.steps.store import BatchResult, store_batch, totals_by_date

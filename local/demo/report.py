@@ -20,7 +20,7 @@ from merchant_usage.model.run import Run
 from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import DAG_ID, Settings
 from merchant_usage.sink import dead_letters
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps import preview
 from merchant_usage.text import shown
 

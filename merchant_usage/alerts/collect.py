@@ -23,7 +23,7 @@ from merchant_usage.model.risk import Risk, RiskKind, SourceState
 from merchant_usage.model.verdict import Difference, Proof, Verdict
 from merchant_usage.settings import Settings
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.cleanup import expiring
 from merchant_usage.text import shown
 

@@ -40,8 +40,8 @@ from merchant_usage.model.run import CLI, Run
 from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import dead_letters, grants, ledger, schema
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.server import require_whole_source
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps import preview
 from merchant_usage.steps import prune as pruning
 from merchant_usage.steps.due import due_dates

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from psycopg import Connection
 
 from merchant_usage.connections import postgres_from_url, redis_from_url
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.clocks import require_right_clock
 
 

@@ -26,7 +26,6 @@ from merchant_usage.log import Log
 from merchant_usage.orchestration import metrics
 from merchant_usage.orchestration.compat import postgres_hook
 from merchant_usage.orchestration.remedies import REMEDIES
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.options import (
     REDIS_OPTIONS,
     BadOption,
@@ -36,7 +35,7 @@ from merchant_usage.source.options import (
     read_flag,
     read_patience,
 )
-from merchant_usage.source.shards import Shards, address_of
+from merchant_usage.source.shards import RedisClient, Shards, named_twice
 
 log = Log(__name__)
 
@@ -118,9 +117,8 @@ def _further_client(conn_id: str) -> Any:
 
 
 def _shards(servers: Sequence[Any]) -> Shards:
-    names = list(map(address_of, servers))
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise SettingsError(f"The Airflow connection {REDIS_CONN_ID} and its shards name {twice[0]} twice.")
+    if twice := named_twice(servers):
+        raise SettingsError(f"The Airflow connection {REDIS_CONN_ID} and its shards name {twice} twice.")
     return Shards(servers)
 
 

@@ -29,7 +29,7 @@ from merchant_usage.orchestration.request_counts import count_requests, count_st
 from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters
 from merchant_usage.sink.lag import proven_until
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.store import BatchResult
 
 set_up_logging()

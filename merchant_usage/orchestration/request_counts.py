@@ -8,8 +8,8 @@ from typing import Any
 from psycopg import Connection
 from redis.cluster import RedisCluster
 
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.server import servers_of
+from merchant_usage.source.shards import RedisClient
 
 
 def count_requests(client: RedisClient, count: Callable[[], object]) -> None:

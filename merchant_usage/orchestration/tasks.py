@@ -28,7 +28,7 @@ from merchant_usage.orchestration.requests import requested_run
 from merchant_usage.orchestration.run_notes import describe_dates, format_verdict, push_note
 from merchant_usage.settings import Settings
 from merchant_usage.sink import schema
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.cleanup import CleanUp, OldDates, clean_up, log_clean_up
 from merchant_usage.steps.clocks import require_right_clock
 from merchant_usage.steps.due import due_dates

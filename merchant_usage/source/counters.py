@@ -25,9 +25,7 @@ from merchant_usage.source import cluster
 from merchant_usage.source.cluster import MAX_VALUE_BYTES, beginning_of
 from merchant_usage.source.replies import ScanPace, bound_replies
 from merchant_usage.source.server import require_distinct, require_whole
-from merchant_usage.source.shards import OnTwoServers, Shards, in_turns, merge, named, of_each
-
-RedisClient = redis.Redis | RedisCluster | Shards
+from merchant_usage.source.shards import OnTwoServers, RedisClient, Shards, in_turns, merge, named, of_each
 
 MAX_VALUE: Final = 2**63 - 1
 _INTEGER = re.compile(rb"-?[0-9]+")

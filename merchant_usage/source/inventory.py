@@ -9,9 +9,9 @@ import redis
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.replies import bound_replies
 from merchant_usage.source.server import servers_of
+from merchant_usage.source.shards import RedisClient
 
 _DATABASE = re.compile(r"^db(\d+):keys=(\d+)", re.MULTILINE)
 

@@ -9,8 +9,8 @@ from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
 from merchant_usage.model.risk import ServerState
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.server import INFO_LINE, servers_of
+from merchant_usage.source.shards import RedisClient
 
 # The policy that evicts nothing; without a limit of memory none does.
 _NO_EVICTION: Final = "noeviction"

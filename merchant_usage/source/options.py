@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import redis
 from redis.connection import URL_QUERY_ARGUMENT_PARSERS, parse_url, to_bool
 
-from merchant_usage.source.shards import address_of
+from merchant_usage.source.shards import address_of, named_twice
 
 _WRITTEN_FLAGS: Final = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "on"), True),
@@ -144,8 +144,8 @@ def parse_redis_urls(text: str) -> list[RedisAddress]:
     for name, address in zip(names, addresses, strict=True):
         if len(names) > 1 and address.cluster:
             raise BadOption(f"it names several servers, and {name} says that it is a cluster")
-        if names.count(name) > 1:
-            raise BadOption(f"it names {name} twice")
+    if twice := named_twice(servers):
+        raise BadOption(f"it names {twice} twice")
     return addresses
 
 

@@ -16,7 +16,7 @@ from redis.cluster import RedisCluster
 from redis.utils import str_if_bytes
 
 from merchant_usage.errors import RedisRefused, RedisUnavailable
-from merchant_usage.source.shards import Shards, address_of, named, of_each
+from merchant_usage.source.shards import RedisClient, Shards, address_of, named, of_each
 
 _PRIMARY: Final = "master"
 #: A line of what INFO answers.
@@ -40,7 +40,7 @@ class Server(NamedTuple):
     role: str | None
 
 
-def require_whole_source(client: redis.Redis | RedisCluster | Shards, prefix: str) -> None:
+def require_whole_source(client: RedisClient, prefix: str) -> None:
     """`require_whole` on any connection of a client, before it reads.
 
     Of a cluster nothing is asked: reading, each key's owner is asked for it, and scanning, all primaries.
@@ -89,14 +89,14 @@ def _run_id(server: redis.Redis) -> str | None:
         server.connection_pool.release(connection)
 
 
-def servers_of(client: redis.Redis | RedisCluster | Shards) -> Sequence[redis.Redis]:
+def servers_of(client: RedisClient) -> Sequence[redis.Redis]:
     """A client for each server that holds counters; of a cluster the primaries."""
     if isinstance(client, RedisCluster):
         return [client.get_redis_connection(node) for node in client.get_primaries()]
     return client.servers if isinstance(client, Shards) else [client]
 
 
-def tell_time(client: redis.Redis | RedisCluster | Shards) -> float | None:
+def tell_time(client: RedisClient) -> float | None:
     """What time it is by the clock of Redis, in seconds of the epoch; None if the user may not ask.
 
     Of a cluster one primary tells it, of several servers the first.

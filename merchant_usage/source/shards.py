@@ -7,13 +7,15 @@ the other, or both may be parts of a sum.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import redis
 from redis import exceptions
+from redis.cluster import RedisCluster
 
 from merchant_usage.errors import RedisRefused, RedisUnavailable
 
@@ -41,6 +43,10 @@ class Shards:
             server.close()
 
 
+#: What counters are read from.
+RedisClient: TypeAlias = redis.Redis | RedisCluster | Shards
+
+
 class OnTwoServers(bytes):
     """Stands for the value of a key that is on more than one server, and says what it is on each."""
 
@@ -50,6 +56,12 @@ def address_of(server: redis.Redis) -> str:
     where = server.connection_pool.connection_kwargs
     address = where["path"] if "path" in where else f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
     return f"{address}/{where['db']}" if where.get("db") else str(address)
+
+
+def named_twice(servers: Iterable[redis.Redis]) -> str | None:
+    """The first server that stands there more than once: each of its counters would seem to be on two."""
+    names = Counter(map(address_of, servers))
+    return next((name for name, number in names.items() if number > 1), None)
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import transaction
 from merchant_usage.source import cluster
-from merchant_usage.source.counters import RedisClient, holders, read_page, seconds_to_live
+from merchant_usage.source.counters import holders, read_page, seconds_to_live
 from merchant_usage.source.replies import bound_replies
-from merchant_usage.source.shards import Shards
+from merchant_usage.source.shards import RedisClient, Shards
 
 log = Log(__name__)
 

@@ -13,8 +13,8 @@ from merchant_usage.driver_errors import REDIS_ERRORS
 from merchant_usage.errors import ClocksDisagree
 from merchant_usage.log import Log
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.server import tell_time
+from merchant_usage.source.shards import RedisClient
 
 log = Log(__name__)
 

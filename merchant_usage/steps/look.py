@@ -27,9 +27,10 @@ from merchant_usage.settings import Settings
 from merchant_usage.sink import schema
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import transaction
-from merchant_usage.source.counters import RedisClient, interpret_values, read_pages, seconds_to_live
+from merchant_usage.source.counters import interpret_values, read_pages, seconds_to_live
 from merchant_usage.source.inventory import describe_keys
 from merchant_usage.source.memory import server_states
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.scan import ScanResult, log_absent_merchants, scan_keys
 from merchant_usage.steps.source_risks import evictions, lifetimes
 from merchant_usage.text import shown

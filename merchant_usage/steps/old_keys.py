@@ -21,7 +21,8 @@ from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters, ledger
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import again_on_conflict, transaction
-from merchant_usage.source.counters import RedisClient, interpret_values
+from merchant_usage.source.counters import interpret_values
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.page_comparison import PageComparison, compare_pages
 
 log = Log(__name__)

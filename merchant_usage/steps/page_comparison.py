@@ -11,7 +11,8 @@ from psycopg import Connection, Cursor
 
 from merchant_usage.model.pages import Page
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient, all_plain_integers, read_pages
+from merchant_usage.source.counters import all_plain_integers, read_pages
+from merchant_usage.source.shards import RedisClient
 
 
 @dataclass(frozen=True, slots=True)

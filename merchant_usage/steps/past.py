@@ -19,7 +19,8 @@ from merchant_usage.model.run import Attempt
 from merchant_usage.settings import Settings
 from merchant_usage.sink import ledger
 from merchant_usage.sink.ledger import DateHistory
-from merchant_usage.source.counters import RedisClient, seconds_to_live
+from merchant_usage.source.counters import seconds_to_live
+from merchant_usage.source.shards import RedisClient
 
 log = Log(__name__)
 

@@ -6,8 +6,8 @@ from psycopg import Connection
 
 from merchant_usage.errors import SettingsError
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient
 from merchant_usage.source.inventory import describe_keys
+from merchant_usage.source.shards import RedisClient
 
 
 def require_usage(client: RedisClient, conn: Connection, prefix: str, scanned: int) -> None:

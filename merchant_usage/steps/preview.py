@@ -14,7 +14,7 @@ from merchant_usage.model.verdict import Proof, preview_counts
 from merchant_usage.settings import OnRegression, Settings
 from merchant_usage.sink import grants, schema
 from merchant_usage.sink.server import require_primary
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.preflight import require_usage
 from merchant_usage.steps.scan import ScanResult, log_absent_merchants, require_known_merchants, scan_keys
 from merchant_usage.steps.verify import Claim, verify

@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.pages import key_pages
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.page_comparison import rows_held
 from merchant_usage.steps.staging import OnReading, OpenKeys, Staged, read_all, read_unequal
 

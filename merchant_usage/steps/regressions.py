@@ -23,7 +23,8 @@ from merchant_usage.sink import dead_letters
 from merchant_usage.sink.dead_letters import Regression
 from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.transactions import transaction
-from merchant_usage.source.counters import MAX_VALUE, RedisClient, read_page, with_date
+from merchant_usage.source.counters import MAX_VALUE, read_page, with_date
+from merchant_usage.source.shards import RedisClient
 
 log = Log(__name__)
 

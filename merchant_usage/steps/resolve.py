@@ -20,7 +20,8 @@ from merchant_usage.sink.dead_letters import Regression
 from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import transaction
-from merchant_usage.source.counters import MAX_VALUE, RedisClient, read_page
+from merchant_usage.source.counters import MAX_VALUE, read_page
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.text import shown
 
 

@@ -15,7 +15,8 @@ from merchant_usage.model.pages import key_pages
 from merchant_usage.sink import dead_letters, ledger
 from merchant_usage.sink.merchant_usage import lock_rows
 from merchant_usage.sink.transactions import transaction
-from merchant_usage.source.counters import RedisClient, read_page
+from merchant_usage.source.counters import read_page
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.regressions import LIMITS
 
 log = Log(__name__)

@@ -25,7 +25,8 @@ from merchant_usage.sink.ledger import attempt_parameters, record_failure
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.server import require_primary
 from merchant_usage.sink.transactions import again_on_conflict, transaction
-from merchant_usage.source.counters import RedisClient, read_page, scan_pages, with_date
+from merchant_usage.source.counters import read_page, scan_pages, with_date
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.cleanup import recover_deletions
 from merchant_usage.steps.old_keys import OldKeys
 from merchant_usage.steps.preflight import require_usage

@@ -15,8 +15,9 @@ from merchant_usage.model.keys import CounterKey, build_key
 from merchant_usage.model.risk import Risk, RiskKind, ServerState, SourceState
 from merchant_usage.settings import Settings
 from merchant_usage.sink.source import known_servers
-from merchant_usage.source.counters import RedisClient, seconds_to_live
+from merchant_usage.source.counters import seconds_to_live
 from merchant_usage.source.memory import server_states
+from merchant_usage.source.shards import RedisClient
 
 log = Log(__name__)
 

@@ -15,7 +15,8 @@ from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, parse_key
 from merchant_usage.model.pages import Page, key_pages
 from merchant_usage.sink.queries import query
-from merchant_usage.source.counters import RedisClient, all_plain_integers, interpret_values, read_pages, with_date
+from merchant_usage.source.counters import all_plain_integers, interpret_values, read_pages, with_date
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.page_comparison import compare_pages
 
 # Dead letters kept of one pass (a transaction's share of a batch): enough to see what is wrong, and bounded.

@@ -23,7 +23,7 @@ from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import again_on_conflict, transaction
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.reader import Reader
 from merchant_usage.steps.regressions import LIMITS, settle
 from merchant_usage.steps.staging import stage

@@ -26,7 +26,8 @@ from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters, ledger
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import again_on_conflict, set_limits
-from merchant_usage.source.counters import MAX_VALUE, RedisClient, interpret_values, read_page, with_date
+from merchant_usage.source.counters import MAX_VALUE, interpret_values, read_page, with_date
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.page_comparison import PageComparison, compare_pages
 from merchant_usage.steps.past import Past
 from merchant_usage.steps.regressions import settle

@@ -14,7 +14,7 @@ from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.report import DateReport, DateVerdict
 from merchant_usage.model.run import SCHEDULED, Run
 from merchant_usage.settings import Settings
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.cleanup import OldDates, clean_up
 from merchant_usage.steps.due import due_dates
 from merchant_usage.steps.scan import scan

@@ -20,9 +20,10 @@ from merchant_usage.connections import redis_from_url
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import RedisRefused, RedisUnavailable, SettingsError
 from merchant_usage.model.dead_letter import Reason
-from merchant_usage.source.counters import RedisClient, scan_pages
+from merchant_usage.source.counters import scan_pages
 from merchant_usage.source.inventory import describe_keys
 from merchant_usage.source.memory import server_states
+from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps import cleanup
 from tests.shards import ThreeServers, three_servers
 from tests.support import PROJECT, TODAY, YESTERDAY, Usage, key, raw

@@ -18,7 +18,7 @@ from merchant_usage.model.verdict import Proof
 from merchant_usage.orchestration.alerts import delivery, failure_notes
 from merchant_usage.orchestration.remedies import rerun_command
 from merchant_usage.settings import Settings
-from merchant_usage.source.counters import RedisClient
+from merchant_usage.source.shards import RedisClient
 
 log = Log(__name__)
 
