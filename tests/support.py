@@ -196,7 +196,7 @@ class Usage:
         return {date: (verdict, error) for date, verdict, error in found}
 
     def readings(self) -> int:
-        """Rows left in usage_reading."""
-        row = self.conn.execute("SELECT count(*) FROM usage_reading").fetchone()
+        """Counters in usage_reading."""
+        row = self.conn.execute("SELECT coalesce(sum(number), 0) FROM usage_reading").fetchone()
         assert row is not None
         return int(row[0])

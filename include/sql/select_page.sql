@@ -5,15 +5,17 @@
 -- Each merchant's rows are found by the primary key, so that other days and other merchants cost nothing. The date is a
 -- parameter of its own, so that the planner can leave out the partitions of other months.
 -- Parameters: date; groups (json: an array of first and last metric type, merchant_ids).
--- Returns the text (bytea, UTF-8), and how many rows there are.
+-- Returns the text (bytea, UTF-8), how many rows there are, and whether any of them carries something.
 SELECT convert_to(coalesce(string_agg(concat(':', held.counters), '' ORDER BY g.n, k.n), ''), 'UTF8'),
-       coalesce(sum(held.number), 0)::bigint
+       coalesce(sum(held.number), 0)::bigint,
+       coalesce(bool_or(held.carries), false)
 FROM ROWS FROM (
     json_to_recordset(%(groups)s::json) AS (first text, last text, merchant_ids text[])
 ) WITH ORDINALITY AS g (first, last, merchant_ids, n)
 CROSS JOIN unnest(g.merchant_ids) WITH ORDINALITY AS k (merchant_id, n)
 CROSS JOIN LATERAL (
-    SELECT string_agg(':' || metric_type || ':' || (metric_value - carried), '') AS counters, count(*) AS number
+    SELECT string_agg(':' || metric_type || ':' || (metric_value - carried), '') AS counters, count(*) AS number,
+           bool_or(carried <> 0) AS carries
     FROM (
         SELECT metric_type, metric_value, carried
         FROM merchant_usage m

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 from merchant_usage.model.batches import Group
-from merchant_usage.model.keys import iso
+from merchant_usage.model.keys import CounterKey, iso
 
 # More keys a MGET gains nothing (measured), and a page bounds what one reply may weigh.
 PAGE: Final = 1000
@@ -36,6 +36,13 @@ class Page(NamedTuple):
     date: dt.date
     groups: list[Group]
     raw_keys: list[bytes]
+
+    def counter_keys(self) -> Iterator[CounterKey]:
+        """The keys, taken apart, in the order of `raw_keys`."""
+        for date, metric_types, merchant_ids in self.groups:
+            for merchant in merchant_ids:
+                for metric in metric_types:
+                    yield CounterKey(merchant, date, metric)
 
     def row_prefixes(self) -> list[bytes]:
         """For each key what its row in COPY's text format begins with: all but the value."""

@@ -69,13 +69,14 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     },
     "usage_reading": {
         "run_id": _TEXT,
-        "merchant_id": _TEXT,
         "date": "date",
-        "metric_type": _TEXT,
-        "value": _COUNT,
         "read_at": _WHEN,
         "attempt": "integer",
         "batch": "integer",
+        "page": "bytea",
+        "keys": _TEXT,
+        "counters": _TEXT,
+        "number": "integer",
     },
     "usage_decision": {
         "redis_key": "bytea",

@@ -24,6 +24,8 @@ class PageComparison:
     raw_values: Sequence[bytes | None]
     text: bytes
     rows: int
+    #: Whether any of the rows carries something.
+    carries: bool
 
     @property
     def equal(self) -> bool:
@@ -31,23 +33,34 @@ class PageComparison:
         return (
             self.rows == len(self.raw_values)
             and all_plain_integers(self.raw_values)
-            and self.text == self._expected_text()
+            and self.text == self._text_of(self.raw_values)
         )
 
     def unequal(self) -> list[int]:
-        """Which of the keys, by number, have no row, or not what Redis has. A negative value equals nothing."""
+        """Which of the keys, by place, have no row, or not what Redis has. A negative value equals nothing."""
         pairs = zip(self._counters(), self.raw_values, strict=True)
         return [i for i, (counter, raw) in enumerate(pairs) if counter is None or counter != raw or raw[:1] == b"-"]
 
-    def _expected_text(self) -> bytes:
-        """The text that PostgreSQL gives if it holds what Redis has."""
-        parts: list[bytes | None] = [None] * (2 * len(self.raw_values))
+    def below(self, counters: Sequence[bytes]) -> list[int]:
+        """Which of the keys, by place, have no row, or one whose counter may be less than one of these.
+
+        Args:
+            counters: digits for each key. Nothing where nothing is asked for; no number if a closer look is needed.
+        """
+        if self.rows == len(counters) and b"" not in counters and self.text == self._text_of(counters):
+            return []
+        pairs = zip(self._counters(), counters, strict=True)
+        return [i for i, (held, asked) in enumerate(pairs) if asked and _may_be_less(held, asked)]
+
+    def _text_of(self, counters: Sequence[bytes | None]) -> bytes:
+        """The text that PostgreSQL gives if it holds these."""
+        parts: list[bytes | None] = [None] * (2 * len(counters))
         names: list[bytes] = []
         for _, metric_types, merchant_ids in self.page.groups:
             first, *others = [f":{metric}:".encode() for metric in metric_types]
             names += [b":" + first, *others] * len(merchant_ids)
         parts[0::2] = names
-        parts[1::2] = self.raw_values
+        parts[1::2] = counters
         return b"".join(parts)  # type: ignore[arg-type]  # asked only if none is None
 
     def _counters(self) -> list[bytes | None]:
@@ -112,7 +125,11 @@ def _ask(conn: Connection, page: Page) -> _Asked:
     return _Asked(page, conn.cursor(binary=True).execute(query("select_page"), parameters))
 
 
-def _answer(cursor: Cursor) -> tuple[bytes, int]:
+def _may_be_less(held: bytes | None, asked: bytes) -> bool:
+    return held is None or not asked.isdigit() or int(held) < int(asked)
+
+
+def _answer(cursor: Cursor) -> tuple[bytes, int, bool]:
     row = cursor.fetchone()
     assert row is not None  # an aggregate always returns a row
     return row

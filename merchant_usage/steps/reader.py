@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -40,28 +39,21 @@ class Reader:
         self._new = False
 
     def read(self, conn: Connection, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
-        """What is to be staged of a batch.
-
-        All of a date that may still grow, because verification finds each reading in usage_reading; of a date that is
-        over what the table does not hold yet. A day that is new to the table is not compared with it twice.
+        """What is to be staged of a batch: what the table does not hold yet. A new day is not compared with it twice.
 
         Args:
             open_keys: keys with an open dead letter.
             on_reading: called with every good value.
         """
-        over = [group for group in batch.groups if group.date not in batch.live_dates]
-        if over:
-            self._new = not rows_held(conn, next(key_pages(over, self._prefix)))
-        if not over or self._new:
+        self._new = not rows_held(conn, next(key_pages(batch.groups, self._prefix)))
+        if self._new:
             return self._read_all(batch, open_keys, on_reading)
-        live = [group for group in batch.groups if group.date in batch.live_dates]
-        staged = Staged(self._prefix, open_keys, on_reading)
+        staged = Staged(self._prefix, open_keys, on_reading, batch.live_dates)
         # A list, because COPY and queries cannot share the connection; of a transaction's share, so it is bounded.
-        unequal = list(read_unequal(self.client, conn, over, staged))
-        return Reading(chain(unequal, read_all(self.client, live, staged)), staged)
+        return Reading(iter(list(read_unequal(self.client, conn, batch.groups, staged))), staged)
 
     def _read_all(self, batch: Batch, open_keys: OpenKeys, on_reading: OnReading | None) -> Reading:
-        staged = Staged(self._prefix, open_keys, on_reading)
+        staged = Staged(self._prefix, open_keys, on_reading, batch.live_dates)
         return Reading(read_all(self.client, batch.groups, staged), staged)
 
 
@@ -110,7 +102,7 @@ class ReaderAhead(Reader):
             self._next is not None
             and self._next.key_count in KEYS_AHEAD
             and len(self._next.merchant_ids) >= MERCHANTS_AHEAD
-            and (self._new or self._next.live_dates.issuperset(self._next.dates))
+            and self._new
         ):
             self._ahead = self._thread.submit(self._read_whole, self._next)
 

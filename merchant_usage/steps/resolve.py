@@ -12,10 +12,10 @@ from psycopg import Connection
 from merchant_usage import clock
 from merchant_usage.errors import SettingsError
 from merchant_usage.model.dead_letter import DeadLetter
-from merchant_usage.model.keys import CounterKey, as_columns, build_key, parse_key
+from merchant_usage.model.keys import CounterKey, build_key, parse_key
 from merchant_usage.model.pages import pages
 from merchant_usage.model.report import DateVerdict
-from merchant_usage.sink import dead_letters, ledger
+from merchant_usage.sink import dead_letters, ledger, readings
 from merchant_usage.sink.dead_letters import Regression
 from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.queries import query
@@ -161,8 +161,7 @@ def _decide_page(
             _write_down(conn, ruling, raw, key.date, stored, write.metric_value)
         set_rows(conn, writes)
         if ruling.decision is Decision.ACCEPT:
-            accepted = {"metric_values": [write.metric_value for write in writes]}
-            conn.execute(query("lower_readings"), as_columns(write.key for write in writes) | accepted)
+            readings.accept(conn, {write.key: write.metric_value for write in writes})
     outcome.decided += decided
 
 

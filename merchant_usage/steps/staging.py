@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,14 +46,20 @@ class Staged:
     Args:
         open_keys: keys with an open dead letter; those now good or gone are added to `healed`.
         on_reading: called with every good value.
+        live: dates that may still grow: what is read of them is kept, page by page, in `readings`.
     """
 
     prefix: str
     open_keys: OpenKeys
     on_reading: OnReading | None
+    live: Set[dt.date] = frozenset()
     by_date: dict[dt.date, DateReading] = field(default_factory=lambda: defaultdict(DateReading))
     dead_letters: list[DeadLetter] = field(default_factory=list)
     healed: list[bytes] = field(default_factory=list)
+    #: Pages of live dates, with each good counter in digits; nothing where there is none.
+    readings: list[tuple[Page, Sequence[bytes]]] = field(default_factory=list)
+    #: Whether a row may carry something. All do as long as nobody has looked.
+    may_carry: bool = False
 
 
 def read_all(client: RedisClient, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
@@ -61,6 +67,7 @@ def read_all(client: RedisClient, groups: Iterable[Group], staged: Staged) -> It
 
     Memory stays flat, however many keys come.
     """
+    staged.may_carry = True
     for page, raw_values in read_pages(client, key_pages(groups, staged.prefix), staged.open_keys):
         # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
         if _no_open_dead_letter(page, staged) and all_plain_integers(raw_values):
@@ -77,6 +84,7 @@ def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group],
     """
     for both in compare_pages(client, conn, key_pages(groups, staged.prefix), staged.open_keys):
         page, raw_values = both.page, both.raw_values
+        staged.may_carry = staged.may_carry or both.carries
         untold = _no_open_dead_letter(page, staged)
         equal = untold and both.equal
         if equal or (untold and all_plain_integers(raw_values)):
@@ -110,6 +118,8 @@ def _no_open_dead_letter(page: Page, staged: Staged) -> bool:
 def _note_plain(staged: Staged, page: Page, raw_values: Sequence[bytes | None]) -> None:
     """Count a page on which all is plain, and tell each value if anybody asks."""
     staged.by_date[page.date].read += len(page.raw_keys)
+    if page.date in staged.live:
+        staged.readings.append((page, raw_values))  # type: ignore[arg-type]  # all of them are plain
     if staged.on_reading is not None:
         for raw_key, raw in zip(page.raw_keys, raw_values, strict=True):
             key = parse_key(raw_key, staged.prefix)
@@ -123,6 +133,8 @@ def _classify_page(
     """Count a page of readings key by key; returns row starts and values of those to be staged."""
     starts: list[bytes] = []
     good: list[bytes | None] = []
+    if page.date in staged.live:
+        staged.readings.append((page, [b"%d" % value if isinstance(value, int) else b"" for value in values]))
     for raw_key, start, value in zip(page.raw_keys, page.row_prefixes(), values, strict=True):
         key = parse_key(raw_key, staged.prefix)
         assert isinstance(key, CounterKey)  # batches name nothing else

@@ -18,15 +18,16 @@ from merchant_usage.errors import UsageError
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.keys import CounterKey, as_columns, parse_key
+from merchant_usage.model.readings import PackedReading
 from merchant_usage.model.report import Counts
 from merchant_usage.settings import Settings
-from merchant_usage.sink import dead_letters
+from merchant_usage.sink import dead_letters, readings
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import again_on_conflict, transaction
 from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.reader import Reader
 from merchant_usage.steps.regressions import LIMITS, settle
-from merchant_usage.steps.staging import stage
+from merchant_usage.steps.staging import Staged, stage
 from merchant_usage.text import shown
 
 log = Log(__name__)
@@ -124,9 +125,8 @@ def store_batch(
     """
     reader = reader or Reader(client, settings.key_prefix)
     if batch.live_dates:
-        numbers = {"run_id": run_id, "attempt": batch.attempt, "batch": batch.number}
         with transaction(conn):
-            conn.execute(query("delete_batch_readings"), numbers)
+            readings.forget_batch(conn, run_id, batch.attempt, batch.number)
     result = _store_parts(reader, conn, batch, run_id, settings)
     result.number = batch.number
     return result
@@ -134,7 +134,7 @@ def store_batch(
 
 def _store_parts(reader: Reader, conn: Connection, batch: Batch, run_id: str, settings: Settings) -> BatchResult:
     result = BatchResult()
-    for part in _parts(batch):
+    for part in parts(batch):
         try:
             result.add(again_on_conflict(partial(_insert_or_upsert, reader, conn, part, run_id, settings)))
         except psycopg.Error as error:
@@ -186,13 +186,13 @@ def _concerns_data(error: psycopg.Error) -> bool:
     )
 
 
-def _parts(batch: Batch) -> Iterator[Batch]:
+def parts(batch: Batch) -> Iterator[Batch]:
     """The batch in parts that one transaction may hold. A merchant stays whole unless it alone is too large."""
     if batch.key_count <= MAX_KEYS_PER_TRANSACTION:
         yield batch
     elif len(batch.merchant_ids) > 1:
         for half in batch.halves():
-            yield from _parts(half)
+            yield from parts(half)
     else:
         for group in batch.groups:
             metrics = iter(group.metric_types)
@@ -220,7 +220,6 @@ def _store_in_transaction(
     """Store what one transaction may hold. `alone`: no other run is expected to insert the same rows now."""
     result = BatchResult()
     merchants = _MerchantLog(batch)
-    live = sorted(batch.live_dates)
     with transaction(conn, LIMITS):
         conn.execute(query("prepare_batch"))
         open_keys = dead_letters.open_keys(conn, batch.dates)
@@ -229,9 +228,9 @@ def _store_in_transaction(
         if (block := next(rows, None)) is not None:
             stage(conn, chain([block], rows))
             suspects = _write(conn, batch, result, alone=alone)
-        if live:
-            numbers = {"run_id": run_id, "attempt": batch.attempt, "batch": batch.number}
-            conn.execute(query("insert_readings"), {**_part_of_table(batch), **numbers, "dates": live})
+        if staged.readings:
+            # A parallel run may have carried a counter since it was compared: then it is a suspect.
+            _keep_readings(conn, batch, run_id, staged, may_carry=staged.may_carry or bool(suspects))
         dead_letters.open_letters(conn, staged.dead_letters)
     for date, reading in staged.by_date.items():
         result.counts[date].read = reading.read
@@ -255,6 +254,16 @@ def _store_in_transaction(
         )
     merchants.write(result)
     return result
+
+
+def _keep_readings(conn: Connection, batch: Batch, run_id: str, staged: Staged, *, may_carry: bool) -> None:
+    """Keep what was read of live dates until verification."""
+    carrying: dict[CounterKey, int] = {}
+    if may_carry:
+        rows = conn.execute(query("select_carrying"), _part_of_table(batch) | {"dates": sorted(batch.live_dates)})
+        carrying = {CounterKey(*key): whole for *key, whole in rows}
+    packed = (PackedReading.of(page, counters, carrying) for page, counters in staged.readings)
+    readings.keep(conn, run_id, batch.attempt, batch.number, packed)
 
 
 def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool) -> list[CounterKey]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import tee
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -18,12 +19,13 @@ from merchant_usage.model.batches import Batch, Group
 from merchant_usage.model.dates import Scope
 from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, as_columns, build_key, parse_key
-from merchant_usage.model.pages import PAGE, key_pages, pages
+from merchant_usage.model.pages import PAGE, Page, key_pages, pages
+from merchant_usage.model.readings import WHOLE, digest
 from merchant_usage.model.report import Counts, DateReport
 from merchant_usage.model.run import Attempt
 from merchant_usage.model.verdict import DateFindings, Difference, Proof, Verdict, judge, judge_date
 from merchant_usage.settings import Settings
-from merchant_usage.sink import dead_letters, ledger
+from merchant_usage.sink import dead_letters, ledger, readings
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import again_on_conflict, set_limits
 from merchant_usage.source.counters import MAX_VALUE, interpret_values, read_page, with_date
@@ -32,7 +34,7 @@ from merchant_usage.steps.page_comparison import PageComparison, compare_pages
 from merchant_usage.steps.past import Past
 from merchant_usage.steps.regressions import settle
 from merchant_usage.steps.staging import stage_names
-from merchant_usage.steps.store import BatchResult
+from merchant_usage.steps.store import BatchResult, parts
 from merchant_usage.steps.tally import MAX_DIFFERENCES_KEPT, Tally
 
 log = Log(__name__)
@@ -69,8 +71,7 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         RowsGone: so are some rows of an attempt that was verified before.
     """
     parameters = _parameters(claim.scopes)
-    # By date, because a page ends with its date.
-    groups = sorted((group for batch in claim.batches for group in batch.groups), key=attrgetter("date"))
+    groups = _by_date(group for batch in claim.batches for group in batch.groups)
     past = Past.of(client, conn, claim.scopes, groups, claim.attempt, settings, now)
     tally = Tally()
     suspects = frozenset(dead_letters.open_keys(conn, [scope.date for scope in claim.scopes]))
@@ -92,11 +93,12 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         )
         context.undecided.update(_undecided(conn, claim.scopes, settings.key_prefix))
         proven: dict[dt.date, int] = {}
+        scanned: Iterable[_Scanned] = ((page, ()) for page in key_pages(groups, settings.key_prefix))
         if claim.attempt is not None and claim.result.live_readings:
             proven = _require_readings(conn, claim.attempt, claim.result)
-            context.unsaved.update(_unsaved_readings(conn, parameters, claim.attempt, settings.key_prefix))
+            scanned = _pages_with_readings(context, claim.attempt, claim.batches)
         undecided = Counter(context.undecided.values())
-        _check_scanned_keys(context, groups, tally)
+        _check_scanned_keys(context, scanned, tally)
         _require_rows(context, proven, stored, tally, claim.result)
         if context.unsaved or any(totals.rows != tally.by_date[date].with_row for date, totals in stored.items()):
             stage_names(conn, groups, settings.key_prefix)
@@ -180,7 +182,7 @@ class _Context:
     suspects: frozenset[bytes]
     #: Dates on which keys went between the scan and storing: nobody has read these to their end.
     unread: frozenset[dt.date]
-    #: What this run read, of those keys whose row holds less or is not there. None, unless somebody else lowered rows.
+    #: What this run read, of those keys whose row may hold less or is not there. None, unless rows were lowered.
     unsaved: dict[bytes, int] = field(default_factory=dict)
     #: Keys that went backwards and wait for a decision, and their dates.
     undecided: dict[bytes, dt.date] = field(default_factory=dict)
@@ -204,6 +206,10 @@ class _Context:
             and self.past.is_kept_still(date)
         )
 
+    def note_unsaved(self, raw_key: bytes, least: int) -> None:
+        """Take note of what was read of a key whose row may hold less."""
+        self.unsaved[raw_key] = max(least, self.unsaved.get(raw_key, 0))
+
     def names_any(self, raw_keys: Iterable[bytes]) -> bool:
         """Whether a page has keys that are judged even if their rows hold what Redis has."""
         return bool(self.unsaved or self.undecided) and not (
@@ -211,13 +217,61 @@ class _Context:
         )
 
 
-def _check_scanned_keys(context: _Context, groups: Iterable[Group], tally: Tally) -> None:
+#: A page of keys that the scan found, and what was read of it.
+_Scanned = tuple[Page, Sequence[str]]
+
+
+def _by_date(groups: Iterable[Group]) -> list[Group]:
+    """Groups by date, because a page ends with its date."""
+    return sorted(groups, key=attrgetter("date"))
+
+
+def _pages_with_readings(context: _Context, attempt: Attempt, batches: Sequence[Batch]) -> Iterator[_Scanned]:
+    """The pages of live dates as they were stored, each with what was read of it; then those of the other dates.
+
+    PostgreSQL may have refused a part as a whole: what was stored in other pages than these is looked up.
+    """
+    for batch in batches:
+        if not batch.live_dates:
+            continue
+        kept = readings.of_batch(context.conn, attempt, batch.number)
+        for part in parts(batch):
+            for page in key_pages(part.groups, context.prefix):
+                if page.date in batch.live_dates:
+                    yield page, kept.pop(digest(page), ())
+        if kept:
+            _look_up_unsaved(context, readings.of_pages(context.conn, attempt, batch.number, kept))
+    over = _by_date(group for batch in batches for group in batch.groups if group.date not in batch.live_dates)
+    yield from ((page, ()) for page in key_pages(over, context.prefix))
+
+
+def _check_scanned_keys(context: _Context, scanned: Iterable[_Scanned], tally: Tally) -> None:
     """Compare each key that the scan found with its row."""
-    keys = key_pages(groups, context.prefix)
-    for both in compare_pages(context.client, context.conn, keys, context.suspects):
+    to_compare, beside = tee(scanned)
+    compared = compare_pages(context.client, context.conn, (page for page, _ in to_compare), context.suspects)
+    for both, (_, of_page) in zip(compared, beside, strict=True):
         tally.by_date[both.page.date].with_row += len(both.raw_values)
+        for reading in of_page:
+            _note_unsaved(context, both, reading)
         if not both.equal or context.names_any(both.page.raw_keys):
             _judge_unequal(context, both, tally)
+
+
+def _note_unsaved(context: _Context, both: PageComparison, reading: str) -> None:
+    """Note those keys of a page whose row may be less than what this run read: they are looked at one by one."""
+    counters = reading.encode().split(b",")
+    for i in both.below(counters):
+        context.note_unsaved(both.page.raw_keys[i], int(counters[i].removeprefix(WHOLE)))
+
+
+def _look_up_unsaved(context: _Context, pages_read: Iterable[dict[CounterKey, int]]) -> None:
+    """The same for pages that are not those of the batches."""
+    for read in pages_read:
+        rows = _rows(context.conn, list(read))
+        for key, least in read.items():
+            stored, _ = rows.get(key, (None, 0))
+            if stored is None or stored < least:
+                context.note_unsaved(build_key(context.prefix, key), least)
 
 
 def _judge_unequal(context: _Context, both: PageComparison, tally: Tally) -> None:
@@ -265,22 +319,15 @@ def _check_unscanned_rows(context: _Context, parameters: dict[str, Any], tally: 
 
 
 def _judge_unsaved(context: _Context, tally: Tally) -> None:
-    """Judge what this run read and neither the scan found nor a row holds."""
+    """Judge what this run read, and what neither the scan nor a row without a key has brought up."""
     for raw_keys in pages(context.unsaved):
-        seen: list[_Observation] = []
-        for raw_key, now in zip(raw_keys, read_page(context.client, raw_keys), strict=True):
-            key = parse_key(raw_key, context.prefix)
-            assert isinstance(key, CounterKey)  # it was read
-            seen.append(_Observation(key, raw_key, None, 0, context.unsaved[raw_key], now))
+        keys = [key for raw_key in raw_keys if isinstance(key := parse_key(raw_key, context.prefix), CounterKey)]
+        rows = _rows(context.conn, keys)
+        seen = [
+            _Observation(key, raw_key, *rows.get(key, (None, 0)), context.unsaved[raw_key], now)
+            for key, raw_key, now in zip(keys, raw_keys, read_page(context.client, raw_keys), strict=True)
+        ]
         _judge(context, seen, tally)
-
-
-def _unsaved_readings(conn: Connection, parameters: dict[str, Any], attempt: Attempt, prefix: str) -> dict[bytes, int]:
-    """What this attempt read of keys whose row holds less, or is not there."""
-    rows = conn.execute(
-        query("select_unsaved_readings"), {**parameters, "run_id": attempt.run_id, "attempt": attempt.number}
-    )
-    return {build_key(prefix, CounterKey(*key)): value for *key, value in rows}
 
 
 def _undecided(conn: Connection, scopes: Sequence[Scope], prefix: str) -> dict[bytes, dt.date]:

@@ -1,9 +1,9 @@
 """Runs the engine as Airflow's tasks would, with somebody who hears each step of it, from outside the product's code.
 
 What is heard, in order, as words: `sql:NAME` before a query of `include/sql` is sent and `did:NAME` after it,
-`copied` after each piece of a COPY, `commit:NAME` and `committed:NAME` around the commit of a transaction that ran
-that query, `page` for each page of the SCAN, `mget` before each page of values, `delete` before each page of keys
-to be deleted.
+`copied` after each piece of a COPY, `kept` after each page of readings, `commit:NAME` and `committed:NAME` around the
+commit of a transaction that ran that query, `page` for each page of the SCAN, `mget` before each page of values, `delete`
+before each page of keys to be deleted.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class HeardRedis(redis.Redis):
 @contextmanager
 def heard(redis_url: str, postgres_url: str, hear: Hear = nothing) -> Iterator[tuple[HeardRedis, HeardConnection]]:
     """Clients for the engine, all of whose steps are heard."""
-    scan_pages, compare_and_delete, write = counters.scan_pages, cleanup._compare_and_delete, psycopg.Copy.write
+    scan_pages, compare_and_delete = counters.scan_pages, cleanup._compare_and_delete
+    write, write_row = psycopg.Copy.write, psycopg.Copy.write_row
     ask = counters._ask
 
     def scanning(*arguments: Any) -> Iterator[list[bytes]]:
@@ -143,12 +144,17 @@ def heard(redis_url: str, postgres_url: str, hear: Hear = nothing) -> Iterator[t
         write(copy, data)
         hear("copied")
 
+    def keeping(copy: Any, row: Any) -> None:
+        write_row(copy, row)
+        hear("kept")
+
     with ExitStack() as stack:
         if hear is not nothing:
             stack.enter_context(mock.patch.object(scan, "scan_pages", scanning))
             stack.enter_context(mock.patch.object(counters, "_ask", asking))
             stack.enter_context(mock.patch.object(cleanup, "_compare_and_delete", deleting))
             stack.enter_context(mock.patch.object(psycopg.Copy, "write", writing))
+            stack.enter_context(mock.patch.object(psycopg.Copy, "write_row", keeping))
         client = stack.enter_context(HeardRedis.from_url(redis_url))
         client.hear = hear
         conn = stack.enter_context(HeardConnection.to(postgres_url, hear))

@@ -41,7 +41,7 @@ DURING_UPSERT = {
     "after COPY": ["sql:count_differences"],
     "before the upsert": ["sql:upsert_staged"],
     "after the upsert": ["did:upsert_staged"],
-    "after the readings": ["did:insert_readings"],
+    "after the readings": ["kept"],
     "before the commit": ["commit:upsert_staged"],
     "after the commit": ["committed:upsert_staged"],
     "in the second batch": ["committed:upsert_staged", "commit:upsert_staged"],
@@ -53,7 +53,7 @@ DURING_UPSERT = {
 DURING_VERIFY = {
     "before the snapshot": ["sql:set_snapshot"],
     "in the second reading": ["did:set_snapshot", "did:select_day_totals", "mget", "mget"],
-    "before what was read is looked for": ["sql:select_unsaved_readings"],
+    "before what was read is looked for": ["sql:select_readings"],
     "before rows without a key are looked for": ["did:set_snapshot", "did:select_day_totals", "sql:create_staging"],
     "while rows without a key are looked for": ["did:set_snapshot", "did:select_day_totals", "copied"],
     "after the comparison": ["committed:set_snapshot"],

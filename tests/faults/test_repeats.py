@@ -355,8 +355,8 @@ def test_readings_of_runs_that_fail_do_not_pile_up(usage: Usage) -> None:
 
 def test_readings_are_found_by_an_index(usage: Usage) -> None:
     usage.conn.execute(
-        "INSERT INTO usage_reading (run_id, attempt, batch, merchant_id, date, metric_type, value)"
-        " SELECT 'run ' || n % 100, 1, 0, 'm' || n, '2026-11-24', 'q', n FROM generate_series(1, 20000) AS n"
+        "INSERT INTO usage_reading (run_id, attempt, batch, date, page, keys, counters, number)"
+        " SELECT 'run ' || n % 100, 1, n, '2026-11-24', '', '', '1', 1 FROM generate_series(1, 20000) AS n"
     )
     usage.conn.execute("ANALYZE usage_reading")
     plan = usage.conn.execute("EXPLAIN SELECT count(*) FROM usage_reading WHERE run_id = 'run 7' AND attempt = 1")

@@ -144,7 +144,10 @@ def test_readings_of_runs_that_never_came_back_are_cleared(usage: Usage) -> None
     usage.conn.execute(
         "UPDATE usage_run SET finished_at = %s WHERE run_id = %s", [NOW - dt.timedelta(hours=2), ended.plan.run_id]
     )
-    usage.conn.execute("INSERT INTO usage_reading VALUES ('unknown', 'acme', %s, 'q', 1)", [TODAY])
+    usage.conn.execute(
+        "INSERT INTO usage_reading (run_id, date, page, keys, counters, number) VALUES ('unknown', %s, '', '', '1', 1)",
+        [TODAY],
+    )
     assert usage.readings() == 3
     usage.aggregate()
     assert usage.readings() == 1, "of the run that is under way"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import count
 
@@ -158,7 +159,7 @@ def test_key_that_takes_ids_for_the_same_is_refused(empty15: Connection) -> None
 
 
 @pytest.mark.parametrize("of_merchants", ["C", "default", "C.utf8"])
-def test_readings_of_few_merchants_are_found_by_the_key(
+def test_rows_of_a_page_are_found_by_the_key(
     empty_database: Connection, redis_client: redis.Redis, of_merchants: str
 ) -> None:
     """In the column's own collation: no other can use its index."""
@@ -166,12 +167,13 @@ def test_readings_of_few_merchants_are_found_by_the_key(
     schema.migrate(empty_database)
     usage = Usage(redis_client, empty_database, count(1))
     usage.write({key(name, TODAY): 1 for name in NAMES})
-    stored = usage.store_only(TODAY, now=NOW)
+    usage.store_only(TODAY, now=NOW)
     empty_database.execute(
         "INSERT INTO merchant_usage (merchant_id, date, metric_type, metric_value)"
         " SELECT 'm' || n, current_date, 'queries', n FROM generate_series(1, 3000) AS n"
     )
     empty_database.execute("ANALYZE")
-    parameters = {"run_id": stored.plan.run_id, "attempt": 1, "dates": [], "merchant_dates": [TODAY]}
-    explained = empty_database.execute(b"EXPLAIN " + query("select_unsaved_readings"), parameters).fetchall()
+    groups = [{"first": "queries", "last": "queries", "merchant_ids": NAMES}]
+    parameters = {"groups": json.dumps(groups), "date": TODAY}
+    explained = empty_database.execute(b"EXPLAIN " + query("select_page"), parameters).fetchall()
     assert any("Index Cond: ((merchant_id = " in line for (line,) in explained), explained

@@ -92,17 +92,11 @@ def server(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module", params=STATES, ids=lambda state: state.__name__)
 def table(request: pytest.FixtureRequest, server: Any) -> Iterator[Connection]:
-    """200 000 rows of two days, and a run that has read its batch."""
+    """200 000 rows of two days."""
     make: Callable[[Connection], None] = request.param
     with psycopg.connect(server.create_database(f"plans_{make.__name__}"), autocommit=True) as conn:
         schema.migrate(prepare(conn))
         make(conn)
-        conn.execute(
-            "INSERT INTO usage_reading (run_id, merchant_id, date, metric_type, value)"
-            " SELECT 'run', to_char(n, 'FM00000'), %(date)s, m::text, n"
-            " FROM generate_series(0, %(merchants)s - 1) n, generate_series(0, %(metrics)s - 1) m",
-            {"date": YESTERDAY, "merchants": MERCHANTS, "metrics": METRICS},
-        )
         # As autovacuum would.
         conn.execute(
             "SELECT brin_summarize_new_values(indexrelid) FROM pg_index JOIN pg_class ON oid = indexrelid"
@@ -151,13 +145,13 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "statement", ["count_differences", "insert_new", "upsert_staged", "select_suspects", "insert_readings"]
+    "statement", ["count_differences", "insert_new", "upsert_staged", "select_suspects", "select_carrying"]
 )
 def test_a_batch_reads_its_part_of_the_table_by_itself(
     table: Connection, statement: str, request: pytest.FixtureRequest
 ) -> None:
     part = {"dates": [YESTERDAY], "first": f"{BATCH[0]:05}", "last": f"{BATCH[-1]:05}"}
-    done = work(table, statement, {**part, "run_id": "run", "attempt": 1, "batch": 1}, "prepare_batch", BATCH)
+    done = work(table, statement, part, "prepare_batch", BATCH)
     assert not done.compared
     # What is newer than the statistics may be found by its date: then the day is read, and no other. So too where the
     # index of dates is taken besides the key's: it knows blocks, and all rows of a block are looked through.
@@ -173,10 +167,9 @@ def test_a_page_is_found_by_the_primary_key(table: Connection) -> None:
         assert work(table, "select_page", parameters, preparation, range(0)).looked_at == len(BATCH) * METRICS
 
 
-@pytest.mark.parametrize("statement", ["select_unsaved_readings", "select_unscanned_rows"])
-def test_a_whole_day_is_compared_with_nothing_twice(table: Connection, statement: str) -> None:
-    days = {"dates": [YESTERDAY], "merchant_dates": [], "merchant_ids": [], "run_id": "run", "attempt": 1}
-    done = work(table, statement, days, "prepare_verification", range(MERCHANTS))
+def test_a_whole_day_is_compared_with_nothing_twice(table: Connection) -> None:
+    days = {"dates": [YESTERDAY], "merchant_dates": [], "merchant_ids": []}
+    done = work(table, "select_unscanned_rows", days, "prepare_verification", range(MERCHANTS))
     assert done.looked_at <= 2 * MERCHANTS * METRICS
     assert not done.compared
 
@@ -186,15 +179,6 @@ def test_a_few_merchants_are_found_by_the_primary_key(table: Connection, stateme
     few = range(3)
     days = {"dates": [], "merchant_dates": [YESTERDAY] * len(few), "merchant_ids": [f"{n:05}" for n in few]}
     assert work(table, statement, days, "prepare_verification", few).looked_at <= 2 * len(few) * METRICS
-
-
-def test_readings_of_a_few_merchants_are_looked_up(table: Connection) -> None:
-    with table.transaction(force_rollback=True):
-        table.execute("DELETE FROM usage_reading WHERE merchant_id > '00002'")
-        days = {"dates": [], "merchant_dates": [YESTERDAY], "run_id": "run", "attempt": 1}
-        done = work(table, "select_unsaved_readings", days, "prepare_verification", range(0))
-    assert done.looked_at <= 3 * METRICS
-    assert not done.compared
 
 
 def test_no_plan_depends_on_a_switch() -> None:

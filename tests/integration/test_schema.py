@@ -30,6 +30,7 @@ FILES = [
     "007_long_names",
     "008_pruning",
     "009_source",
+    "010_packed_readings",
 ]
 
 DESCRIBE = """
