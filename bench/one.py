@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -14,6 +15,8 @@ from bench.memory import peak_megabytes
 
 def main() -> None:
     """Take the contestant and the data set from the arguments, the servers from the environment."""
+    # What a run warns of is right for these keys (they have no TTL), and would be said a hundred times.
+    logging.disable(logging.WARNING)
     name, data = sys.argv[1], DataSet(**json.loads(sys.argv[2]))
     servers = Servers.connect(os.environ["USAGE_REDIS_URL"], os.environ["USAGE_POSTGRES_URL"])
     contestant = CONTESTANTS.get(name)

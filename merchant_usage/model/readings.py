@@ -52,7 +52,8 @@ class PackedReading(NamedTuple):
 
 def digest(page: Page) -> bytes:
     """Tells a page of keys from any other: the SHA-256 of its keys."""
-    return hashlib.sha256(b"\n".join(page.raw_keys)).digest()
+    # No key holds a NUL.
+    return hashlib.sha256(b"\0".join(page.raw_keys)).digest()
 
 
 def unpack(date: dt.date, keys: str, counters: str) -> Iterator[tuple[CounterKey, int]]:

@@ -2,8 +2,8 @@
 
 What is heard, in order, as words: `sql:NAME` before a query of `include/sql` is sent and `did:NAME` after it,
 `copied` after each piece of a COPY, `kept` after each page of readings, `commit:NAME` and `committed:NAME` around the
-commit of a transaction that ran that query, `page` for each page of the SCAN, `mget` before each page of values, `delete`
-before each page of keys to be deleted.
+commit of a transaction that ran that query, `page` for each page of the SCAN, `mget` before each page of values,
+`delete` before each page of keys to be deleted.
 """
 
 from __future__ import annotations
