@@ -6,7 +6,7 @@ SELECT d.usage_date,
        coalesce(bool_or(r.complete AND r.merchant_ids IS NULL), false)
            OR EXISTS (SELECT FROM usage_decision AS c WHERE c.usage_date = d.usage_date AND c.redis_key IS NULL),
        max(r.started_at) FILTER (WHERE r.keys_scanned > 0),
-       (array_agg(r.postgres_total ORDER BY r.started_at DESC)
+       (array_agg(r.postgres_total ORDER BY r.started_at DESC, r.attempt DESC)
            FILTER (WHERE r.verdict IS NOT NULL AND r.merchant_ids IS NULL AND r.keys_scanned > 0))[1],
        EXISTS (
            SELECT FROM usage_run AS own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from psycopg import Connection
 
 from local.servers import Valkey
-from merchant_usage import pipeline
+from merchant_usage import clock, pipeline
 from merchant_usage.errors import RowsGone, SettingsError, UsageMismatch
 from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.pages import PAGE
@@ -127,7 +128,7 @@ def test_two_people_decide_the_same_counter_at_once(
         with heard(valkey.url, database_url, At("did:lock_rows", do=other_begins)) as (client, conn):
             decide(client, conn, Ruling(Decision.ACCEPT, "a person"), "usage", key=raw(key("acme")))
         with pytest.raises(SettingsError, match="No open counter_regressed"):
-            others[0].result(30)  # type: ignore[attr-defined]  # a future
+            others[0].result(90)  # type: ignore[attr-defined]  # a future
     assert APPLICATION != "second"
     assert usage.rows() == {key("acme"): 5}
 
@@ -268,6 +269,33 @@ def test_a_cleared_verification_is_one_more_attempt(usage: Usage) -> None:
     usage.prove(stored)
     found = usage.conn.execute("SELECT attempt, verdict FROM usage_run ORDER BY attempt").fetchall()
     assert found == [(1, "verified"), (2, "mismatch")]
+
+
+def test_of_two_proofs_of_one_scan_the_newer_one_counts(usage: Usage) -> None:
+    """As after `clear upsert_merchant_usage`: both attempts began when the scan did."""
+    usage.write({key("acme"): 5})
+    stored = usage.store_only()
+    usage.conn.execute("DELETE FROM merchant_usage")
+    with pytest.raises(UsageMismatch):
+        usage.prove(stored)
+    (batch,) = stored.batches
+    results = [pipeline.store(usage.client, usage.conn, batch, stored.plan.run_id, settings())]
+    usage.prove(stored._replace(results=results))
+    usage.conn.execute("UPDATE merchant_usage SET metric_value = 3")
+    (report,) = usage.aggregate(now=NOW + HOUR).reports
+    assert report.lowered == (5, 3)
+
+
+def test_the_newer_of_two_proofs_of_one_scan_is_the_newest_verified(usage: Usage) -> None:
+    usage.write({key("acme"): 5})
+    stored = usage.store_only()
+    ended = [NOW + n * HOUR for n in range(2)]
+    for moment in ended:
+        with mock.patch.object(clock, "now", lambda moment=moment: moment):
+            usage.prove(stored)
+    newest = ledger.newest_verified(usage.conn)
+    assert newest is not None
+    assert newest.finished_at == ended[1]
 
 
 @pytest.mark.parametrize("date", [YESTERDAY, TODAY], ids=["settled", "live"])
