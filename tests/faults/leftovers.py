@@ -10,7 +10,7 @@ from psycopg import Connection
 from tests.faults.engine import APPLICATION
 
 # PostgreSQL notices a client's death as soon as it reads from it or writes to it; a busy machine takes its time.
-SECONDS = 20
+SECONDS = 90
 
 
 def wait_until(conn: Connection, condition: str, **parameters: Any) -> None:

@@ -17,6 +17,8 @@ class CuttingProxy:
         self._parts = urlsplit(url)
         self._left = cut_after
         self.has_cut = False
+        #: How many were made so far.
+        self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = [self._listener]
         self._threads = [threading.Thread(target=self._accept)]
@@ -47,6 +49,7 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             server = socket.create_connection((self._parts.hostname, self._parts.port))
             self._sockets += [client, server]
             for source, target, counted in ((client, server, False), (server, client, True)):

@@ -74,14 +74,14 @@ def aggregate_into_a_deadlock(
     heard_words: list[str] = []
     with ThreadPoolExecutor(1) as pool, heard(valkey.url, database_url, heard_words.append) as (client, conn):
         # PostgreSQL looks once, after this time of waiting: by then the other must wait too.
-        conn.execute("SET deadlock_timeout = '1s'")
+        conn.execute("SET deadlock_timeout = '3s'")
         with other.transaction():
             take(other)
             run = Run("the run", "manual", (YESTERDAY,), NOW)
             working = pool.submit(pipeline.aggregate, client, conn, run, settings(max_mapped_tasks=1))
             wait_until(watcher, WAITS_FOR_A_LOCK)
             want(other)
-        working.result(30)
+        working.result(90)
     return heard_words
 
 
@@ -336,7 +336,7 @@ def test_another_run_stores_more_while_ours_settles_a_suspect(
 
         run("our run", hear)
         assert compete.happened
-        others[0].result(30)
+        others[0].result(90)
     assert usage.rows() == {acme: 120}
     assert usage.letters() == []
 

@@ -170,6 +170,14 @@ def scheduled_runs(world: World) -> list[DagRun]:
         return world.airflow.wait_until(ended, "the scheduler has caught up", 2 * RUN_SECONDS)
 
 
+@pytest.fixture
+def between_runs(world: World, scheduled_runs: list[DagRun]) -> World:
+    """The world while no scheduled run is under way or about to come: on the hour one takes all that is owed."""
+    assert scheduled_runs
+    world.pass_the_hour()
+    return world
+
+
 @pytest.fixture(scope="session")
 def run_by_hand(world: World, scheduled_runs: list[DagRun]) -> DagRun:
     """A run of yesterday and today, after the API went quiet, by the command of the docs."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 from local.airflow_api import DagRun
 from merchant_usage.model.dates import local_date
 from merchant_usage.text import shown
-from tests.scheduler.world import MERCHANTS, METRICS, RUN_SECONDS, World
-
-HOUR = dt.timedelta(hours=1)
+from tests.scheduler.world import HOUR, MERCHANTS, METRICS, RUN_SECONDS, World
 
 
 def test_the_dag_was_loaded(world: World, scheduled_runs: list[DagRun]) -> None:

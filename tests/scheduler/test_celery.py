@@ -103,13 +103,15 @@ def connections(world: World) -> int:
 def test_a_worker_is_lost_in_the_middle_of_a_batch(world: World) -> None:
     airflow = world.airflow
     assert isinstance(airflow, CeleryAirflow)
-    airflow.wait_until(lambda: airflow.api.has_dag(DAG_ID), "the DAG is loaded", 60)
+    airflow.wait_until(lambda: airflow.api.has_dag(DAG_ID), "the DAG is loaded", SURVIVAL_SECONDS)
     with psycopg.connect(world.conn.info.dsn, password=world.conn.info.password) as locker:
         # Readers pass, writers wait: each worker gets as far as the upsert of its batch.
         locker.execute("LOCK TABLE merchant_usage IN EXCLUSIVE MODE")
         day = str(world.yesterday)
         run = airflow.api.trigger(DAG_ID, {"from_date": day, "to_date": day})
-        airflow.wait_until(lambda: waiting_workers(world, airflow) == set(NAMES), "both workers are in a batch", 90)
+        airflow.wait_until(
+            lambda: waiting_workers(world, airflow) == set(NAMES), "both workers are in a batch", SURVIVAL_SECONDS
+        )
         assert len(NAMES) <= connections(world) <= len(NAMES) + 1, "a task has one connection"
         airflow.kill(NAMES[0])
 

@@ -21,6 +21,8 @@ from tests.scheduler.versions import AIRFLOW_3
 from tests.scheduler.world import METRICS, World
 from tests.support import PROJECT
 
+pytestmark = pytest.mark.usefixtures("between_runs")
+
 SHOPS = ("acme", "shop three")
 # The days that the docs name.
 FIRST, SECOND = "2026-11-20", "2026-11-21"

@@ -17,9 +17,9 @@ TITLES = ("Usage run failed", "PostgreSQL does not hold", "Still failing")
 
 
 @pytest.fixture(autouse=True)
-def nothing_told_before(world: World) -> None:
+def nothing_told_before(between_runs: World) -> None:
     """No test before this one has used up what may be told in some hours."""
-    world.forget_alerts()
+    between_runs.forget_alerts()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from local.servers import Postgres, Valkey
 from merchant_usage.connections import prepare
 from merchant_usage.model.keys import CounterKey, build_key
 from merchant_usage.settings import DAG_ID
-from merchant_usage.sink import schema
+from merchant_usage.sink import ledger, schema
 from tests.scheduler.pods import PodsAirflow
 
 BATCHES = 3
@@ -66,7 +66,7 @@ def pods() -> Iterator[Pods]:
 def ended(pods: Pods) -> DagRun:
     """A run of yesterday."""
     airflow = pods.airflow
-    airflow.wait_until(lambda: airflow.api.has_dag(DAG_ID), "the DAG is loaded", 60)
+    airflow.wait_until(lambda: airflow.api.has_dag(DAG_ID), "the DAG is loaded", RUN_SECONDS)
     run = airflow.api.trigger(DAG_ID, {"from_date": str(pods.yesterday), "to_date": str(pods.yesterday)})
 
     def look() -> DagRun | None:
@@ -80,7 +80,7 @@ def test_a_run_of_processes_that_share_no_disk_is_verified(pods: Pods, ended: Da
     assert ended.state == "success", [(pod / "log").read_text()[-2000:] for pod in pods.airflow.pods.iterdir()]
     found = pods.conn.execute("SELECT merchant_id, date, metric_type, metric_value FROM merchant_usage")
     assert {CounterKey(*row[:3]): row[3] for row in found} == pods.counters
-    verdicts = pods.conn.execute("SELECT usage_date, verdict FROM usage_run").fetchall()
+    verdicts = [(row["usage_date"], row["verdict"]) for row in ledger.run(pods.conn, ended.run_id)]
     assert verdicts == [(pods.yesterday, "verified")]
 
 

@@ -15,7 +15,7 @@ from local.servers import Valkey
 from tests.scheduler.airflow3 import Airflow3
 
 NAMES: Final = ("first", "second")
-START_SECONDS: Final = 60
+START_SECONDS: Final = 180
 
 # A worker that was lost is noticed within seconds, not minutes, and what it had fetched comes back to the queue.
 CONFIGURATION: Final = {
