@@ -45,6 +45,7 @@ TABLES = (
     "usage_alert",
     "usage_decision",
     "usage_deletion",
+    "usage_absence",
     "usage_source",
 )
 

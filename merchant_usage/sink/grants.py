@@ -41,6 +41,7 @@ RUN: Final[Rights] = (
     | _on("usage_reading", "SELECT INSERT DELETE")
     | _on("usage_source", "SELECT INSERT UPDATE DELETE")
     | _on("usage_deletion", "SELECT")
+    | _on("usage_absence", "SELECT INSERT DELETE")
 )
 #: A run that deletes from Redis.
 CLEAN_UP: Final[Rights] = _on("usage_deletion", "SELECT INSERT UPDATE DELETE")

@@ -97,6 +97,12 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "value": _COUNT,
         "begun_at": _WHEN,
     },
+    "usage_absence": {
+        "date": "date",
+        "merchant_id": _TEXT,
+        "metric_type": _TEXT,
+        "seen_at": _WHEN,
+    },
     "usage_source": {
         "server": _TEXT,
         "redis_run_id": _TEXT,

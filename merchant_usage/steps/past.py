@@ -129,6 +129,10 @@ class Past:
             return False
         return True
 
+    def is_within_retention(self, date: dt.date) -> bool:
+        """Whether none of its keys can have expired yet, if the application's TTL is the retention."""
+        return self.now < self._kept_until(date)
+
     def was_read(self, date: dt.date) -> bool:
         """Whether a run before this one read it: then its rows were counters."""
         return self.histories.get(date, DateHistory()).last_read_at is not None

@@ -20,7 +20,7 @@ from merchant_usage.model.dead_letter import DeadLetter, Reason
 from merchant_usage.model.keys import CounterKey, KeyColumns, parse_key, parse_page
 from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import Settings
-from merchant_usage.sink import dead_letters, grants, ledger, schema
+from merchant_usage.sink import absences, dead_letters, grants, ledger, schema
 from merchant_usage.sink.ledger import attempt_parameters, record_failure
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.server import require_primary
@@ -110,8 +110,8 @@ def scan(
                 found.census.drop(date)
             old.finish()
         require_known_merchants(conn, found, run)
-        over = [scope.date for scope in scopes.values() if scope.settled and found.census.merchant_count(scope.date)]
-        flag_returned(client, conn, found.census, over, settings.key_prefix)
+        absences.prune(conn, oldest_kept(local_date(run.now, settings), settings))
+        flag_returned(client, conn, found.census, scopes, settings.key_prefix)
         joined = (scope for scope in scopes.values() if scope.date not in run.dates)
         ledger.add_dates(conn, attempt, run, joined, settings)
         bad_by_date = again_on_conflict(partial(_write_dead_letters, conn, found))

@@ -17,6 +17,8 @@ MAX_DIFFERENCES_KEPT: Final = 1000
 # Counters found to have gone backwards that one run states at most, each with its row locked; the next run states more.
 # Until then the date is a mismatch all the same.
 MAX_REGRESSIONS_KEPT: Final = 50_000
+# Keys found to be gone that one run notes, about; the next run notes more.
+MAX_ABSENCES_KEPT: Final = 50_000
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ class Tally:
     known: list[Difference] = field(default_factory=list)
     #: Those of these whose keys are gone now.
     vanished: list[CounterKey] = field(default_factory=list)
+    #: Those whose keys are gone, which says nothing by itself: when they are back with more, they began anew.
+    absent: list[CounterKey] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     #: By date and merchant: keys without a row, and what Redis has more. Kept for the first few.
     by_merchant: dict[tuple[dt.date, str], list[int]] = field(default_factory=dict)

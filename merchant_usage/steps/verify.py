@@ -25,7 +25,7 @@ from merchant_usage.model.report import Counts, DateReport
 from merchant_usage.model.run import Attempt
 from merchant_usage.model.verdict import DateFindings, Difference, Proof, Verdict, judge, judge_date
 from merchant_usage.settings import Settings
-from merchant_usage.sink import dead_letters, ledger, readings
+from merchant_usage.sink import absences, dead_letters, ledger, readings
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import again_on_conflict, set_limits
 from merchant_usage.source.counters import MAX_VALUE, interpret_values, read_page, with_date
@@ -35,7 +35,7 @@ from merchant_usage.steps.past import Past
 from merchant_usage.steps.regressions import settle
 from merchant_usage.steps.staging import stage_names
 from merchant_usage.steps.store import BatchResult, parts
-from merchant_usage.steps.tally import MAX_DIFFERENCES_KEPT, Tally
+from merchant_usage.steps.tally import MAX_ABSENCES_KEPT, MAX_DIFFERENCES_KEPT, Tally
 
 log = Log(__name__)
 
@@ -90,6 +90,7 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
             past,
             suspects,
             frozenset(date for date, counts in claim.result.counts.items() if counts.expired),
+            writes=claim.attempt is not None,
         )
         context.undecided.update(_undecided(conn, claim.scopes, settings.key_prefix))
         proven: dict[dt.date, int] = {}
@@ -109,6 +110,7 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         merchants = _summarize(conn, parameters, tally, limit) if few else []
     if claim.attempt is not None:
         _state_regressions(context, tally, settings)
+        absences.note(conn, tally.absent, now)
     reports = [
         _report(scope, stored.get(scope.date, _Totals()), tally, past, claim.result, undecided[scope.date])
         for scope in claim.scopes
@@ -182,6 +184,8 @@ class _Context:
     suspects: frozenset[bytes]
     #: Dates on which keys went between the scan and storing: nobody has read these to their end.
     unread: frozenset[dt.date]
+    #: Whether what is found is written down.
+    writes: bool
     #: What this run read, of those keys whose row may hold less or is not there. None, unless rows were lowered.
     unsaved: dict[bytes, int] = field(default_factory=dict)
     #: Keys that went backwards and wait for a decision, and their dates.
@@ -365,6 +369,7 @@ def _judge(context: _Context, seen: Sequence[_Observation], tally: Tally, *, was
         if each.stored is not None and (each.now is None or (isinstance(each.now, int) and each.counted > each.now))
     }
     kept = dead_letters.kept(context.conn, lower)
+    absent: list[CounterKey] = []
     for each in seen:
         if isinstance(each.now, DeadLetter):
             was_good = each.stored is not None or each.read is not None
@@ -383,12 +388,16 @@ def _judge(context: _Context, seen: Sequence[_Observation], tally: Tally, *, was
         is_lost = verdict is Verdict.EXPIRED and not is_excused and context.is_lost(each, was_scanned=was_scanned)
         if not verdict.fails and (is_known or is_lost):
             verdict = Verdict.REGRESSED
+        if verdict is Verdict.EXPIRED and each.counted > 0 and context.past.is_within_retention(each.key.date):
+            absent.append(each.key)
         tally.by_date[each.key.date].kept += verdict is Verdict.MATCH and each.counted > (each.now or 0)
         tally.add(
             Difference(each.key, verdict, each.stored, each.carried, each.read, each.now),
             is_known=is_known,
             was_read=was_scanned and context.was_read_to_its_end(each.key.date),
         )
+    if context.writes and absent and len(tally.absent) < MAX_ABSENCES_KEPT:
+        tally.absent += absences.unnoted(context.conn, absent)
 
 
 def _fitting(seen: _Observation) -> int | DeadLetter | None:

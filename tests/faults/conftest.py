@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
+from merchant_usage import clock
 from merchant_usage.log import Log, find_by, send_to
+from tests.faults.long_life import Life
+from tests.support import Usage
 
 
 @pytest.fixture
@@ -16,3 +20,10 @@ def quiet() -> Iterator[None]:
     send_to(lambda *_: None)
     yield
     find_by(before)
+
+
+@pytest.fixture
+def life(usage: Usage) -> Iterator[Life]:
+    life = Life(usage)
+    with mock.patch.object(clock, "now", life.present):
+        yield life

@@ -26,6 +26,8 @@ class Counter:
     lives: int = 0
     #: What was seen of the life that ended last, until a run has seen that it ended.
     fell_from: int | None = None
+    #: A run has seen that the key is gone, and noted it.
+    is_noted: bool = False
     #: A part of a run may have read it.
     is_unsure: bool = False
     #: Something happened that no run can see, or that a person decided otherwise: only bounds hold.
@@ -93,6 +95,7 @@ class Counter:
             self.past, self.seen, self.is_read, self.fell_from = then.past, then.seen, then.is_read, then.fell_from
         else:
             self.past, self.seen, self.is_read = then.known, 0, then.is_read
+            self.is_noted = False
             self.fell_from = (then.seen or then.fell_from) if then.is_read else None
         again = self.redis if isinstance(self.redis, int) else self.seen
         return max(0, before - self.past - again)

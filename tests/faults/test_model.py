@@ -134,7 +134,8 @@ class Machine(RuleBasedStateMachine):
         conn.execute("DROP TABLE merchant_usage")
         conn.execute("CREATE TABLE merchant_usage (LIKE unparted INCLUDING ALL) PARTITION BY RANGE (date)")
         conn.execute(
-            "TRUNCATE usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision, usage_deletion"
+            "TRUNCATE usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision, usage_deletion,"
+            " usage_absence"
         )
         self.make_partitions()
         self.increment({0, 1}, set(WHO), by)
@@ -422,15 +423,33 @@ class Machine(RuleBasedStateMachine):
         whole = {report.date for report in reports if report.merchants is None}
         flagged = self.flagged()
         cleaned = self.settings.delete_stale_keys
+        rows, noted = self.rows(), self.noted()
         for key, counter in self.model.items():
             if key.date in whole:
+                self.is_noted_or_told(key, counter, rows.get(key, (0, 0)), is_told=raw(key) in flagged)
                 counter.read(is_flagged=raw(key) in flagged)
+                counter.is_noted = key in noted
                 if cleaned and counter.redis is not None and not self.client.exists(raw(key)):
                     # Deleted by clean-up, which carries it: that it ended is known.
                     counter.end()
                     counter.fell_from = None
         self.not_sure()
         self.check_reports(reports)
+
+    def is_noted_or_told(self, key: CounterKey, counter: Counter, row: tuple[int, int], *, is_told: bool) -> None:
+        """What was stored and is gone before its time is noted; when it is back with more, a person decides."""
+        fell_from, (value, carried) = counter.fell_from, row
+        if fell_from is None or counter.is_bounded or is_told or value == carried:
+            return
+        if counter.redis is None and self.now < KeyRules.of(self.settings).kept_until(key.date) - DAY:
+            assert key in self.noted(), f"{key} is gone, and nobody notes it: {self.story(key.date)}"
+        if isinstance(counter.redis, int) and counter.is_noted and counter.redis > fell_from:
+            assert value == counter.past + counter.redis, f"{key} began anew, unseen: {self.story(key.date)}"
+
+    def noted(self) -> set[CounterKey]:
+        """Keys that are known to be gone."""
+        rows = self.usage.conn.execute("SELECT merchant_id, date, metric_type FROM usage_absence")
+        return {CounterKey(*row) for row in rows}
 
     def not_sure(self) -> None:
         """Some of a run, or all of it, has read any counter; what, `sync` finds out."""

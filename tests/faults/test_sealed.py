@@ -3,85 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from merchant_usage import clock, pipeline
+from merchant_usage import pipeline
 from merchant_usage.errors import UsageError
 from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.keys import CounterKey, build_key
 from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings
-from merchant_usage.sink import ledger
 from merchant_usage.sink.lag import proven_until
 from merchant_usage.steps import scan
 from merchant_usage.steps.resolve import Decision, Ruling, decide
-from tests.faults.scheduled import run_scheduled
+from tests.faults.long_life import DAY, HOUR, Life, at, is_sealed, open_letters, rule
 from tests.support import NOW, TODAY, YESTERDAY, Stored, Usage, key, raw, settings
 
-HOUR = dt.timedelta(hours=1)
-DAY = dt.timedelta(days=1)
 #: Its keys may have expired by now, the first hours of it must have.
 OLD = TODAY - 8 * DAY
 ACME, BETA, ZETA = key("acme"), key("beta"), key("zeta")
-
-
-class Life:
-    """A clock that tests set, and the scheduled runs at its time."""
-
-    def __init__(self, usage: Usage) -> None:
-        self.usage = usage
-        self.now = NOW
-        self.settings = settings(start=dt.datetime(2026, 11, 1))  # noqa: DTZ001 - as the environment gives it
-
-    def present(self) -> dt.datetime:
-        return self.now
-
-    def run(self, now: dt.datetime | None = None) -> dict[dt.date, str]:
-        """The run for the hour before; the verdicts of its dates. Nothing if it had nothing to do."""
-        self.now = now or self.now
-        hour = self.now.replace(minute=0, second=0) - HOUR
-        reports = run_scheduled(self.usage.client, self.usage.conn, hour, self.settings)
-        return {report.date: str(report.verdict) for report in reports or ()}
-
-    def run_hours(self, first: dt.datetime, last: dt.datetime) -> None:
-        """Every hourly run from one to another."""
-        while first <= last:
-            self.run(first)
-            first += HOUR
-
-    def count(self, counter: CounterKey, by: int, ttl: dt.timedelta | None = 7 * DAY) -> None:
-        """As the API does; what is left to live is told by the set clock, which Redis does not have."""
-        self.usage.client.incrby(raw(counter), by)
-        if ttl is not None:
-            self.usage.client.expire(raw(counter), ttl)
-
-
-@pytest.fixture
-def life(usage: Usage) -> Iterator[Life]:
-    life = Life(usage)
-    with mock.patch.object(clock, "now", life.present):
-        yield life
-
-
-def at(date: dt.date, time: str) -> dt.datetime:
-    return dt.datetime.combine(date, dt.time.fromisoformat(time), dt.UTC)
-
-
-def is_sealed(usage: Usage, date: dt.date) -> bool:
-    return date in ledger.sealed_dates(usage.conn, [date])
-
-
-def open_letters(usage: Usage) -> list[tuple[bytes, str]]:
-    return [(letter.redis_key, letter.reason) for letter in usage.letters() if not letter.resolved]
-
-
-def rule(usage: Usage, decision: Decision, **which: Any) -> None:
-    assert decide(usage.client, usage.conn, Ruling(decision, "a person"), "usage", **which).refused == []
 
 
 def newest_error(usage: Usage, date: dt.date) -> str:

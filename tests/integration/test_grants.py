@@ -26,7 +26,7 @@ PIPELINE: LiteralString = f"""
 GRANT USAGE ON SCHEMA public TO {ROLE};
 GRANT SELECT, INSERT, UPDATE ON merchant_usage TO {ROLE};
 GRANT SELECT, INSERT, UPDATE, DELETE ON usage_run, usage_dead_letter, usage_alert, usage_reading, usage_deletion,
-    usage_source TO {ROLE};
+    usage_source, usage_absence TO {ROLE};
 GRANT SELECT, INSERT ON usage_decision TO {ROLE};
 """
 

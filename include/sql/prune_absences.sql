@@ -1,0 +1,2 @@
+-- Forget what was gone on dates before this one. Parameters: before (date).
+DELETE FROM usage_absence WHERE date < %(before)s;
