@@ -31,6 +31,7 @@ FILES = [
     "008_pruning",
     "009_source",
     "010_packed_readings",
+    "011_absence",
 ]
 
 DESCRIBE = """

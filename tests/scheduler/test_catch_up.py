@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from local.airflow_api import DagRun
 from merchant_usage.model.dates import local_date
 from merchant_usage.text import shown
