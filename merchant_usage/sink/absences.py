@@ -37,4 +37,5 @@ def forget(conn: Connection, keys: Sequence[CounterKey]) -> None:
 
 def prune(conn: Connection, before: dt.date) -> None:
     """Forget those of dates before this one: what comes back there is told as too late."""
-    conn.execute(query("prune_absences"), {"before": before})
+    with transaction(conn):
+        conn.execute(query("prune_absences"), {"before": before})

@@ -26,7 +26,8 @@ PIPELINE: LiteralString = f"""
 GRANT USAGE ON SCHEMA public TO {ROLE};
 GRANT SELECT, INSERT, UPDATE ON merchant_usage TO {ROLE};
 GRANT SELECT, INSERT, UPDATE, DELETE ON usage_run, usage_dead_letter, usage_alert, usage_reading, usage_deletion,
-    usage_source, usage_absence TO {ROLE};
+    usage_source TO {ROLE};
+GRANT SELECT, INSERT, DELETE ON usage_absence TO {ROLE};
 GRANT SELECT, INSERT ON usage_decision TO {ROLE};
 """
 

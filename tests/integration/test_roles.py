@@ -217,17 +217,18 @@ def pipeline_works(
     tell: Tell,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[Work]:
-    """All that the role does: on counters that are new, grew, went backwards, are bad, live or stale."""
+    """All that the role does: on counters that are new, grew, went backwards, are bad, gone, live or stale."""
     take_all(usage.conn)
     give(usage.conn, "usage_pipeline")
     url = url_as("usage_pipeline", database_url)
     monkeypatch.setenv(POSTGRES_URL, url)
     monkeypatch.setenv(REDIS_URL, valkey.url)
-    usage.write({key("grows", DAY): 1, REGRESSED: 9, STALE: 4, key("lives", TODAY): 1})
+    usage.write({key("grows", DAY): 1, key("goes", DAY): 3, REGRESSED: 9, STALE: 4, key("lives", TODAY): 1})
     usage.aggregate(OLD, DAY, TODAY, now=NOW)
 
     def aggregate() -> None:
         usage.write({key("grows", DAY): 2, REGRESSED: 5, key("new", DAY): 1, key("bad", DAY): "x"})
+        usage.client.delete(raw(key("goes", DAY)))
         tell(["aggregate", "--from", str(DAY), "--to", str(TODAY)])
 
     def clean() -> None:
