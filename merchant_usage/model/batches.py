@@ -32,6 +32,12 @@ class Group(NamedTuple):
     metric_types: tuple[str, ...]
     merchant_ids: tuple[str, ...]
 
+    def counter_keys(self) -> Iterator[CounterKey]:
+        """The keys, merchant by merchant."""
+        for merchant in self.merchant_ids:
+            for metric in self.metric_types:
+                yield CounterKey(merchant, self.date, metric)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -75,9 +81,7 @@ class Batch:
     def counter_keys(self) -> Iterator[CounterKey]:
         """The keys, merchant by merchant within a group."""
         for group in self.groups:
-            for merchant in group.merchant_ids:
-                for metric in group.metric_types:
-                    yield CounterKey(merchant, group.date, metric)
+            yield from group.counter_keys()
 
     def only(self, merchants: Iterable[str]) -> Batch:
         """The part of this batch that concerns these merchants."""

@@ -39,10 +39,8 @@ class Page(NamedTuple):
 
     def counter_keys(self) -> Iterator[CounterKey]:
         """The keys, taken apart, in the order of `raw_keys`."""
-        for date, metric_types, merchant_ids in self.groups:
-            for merchant in merchant_ids:
-                for metric in metric_types:
-                    yield CounterKey(merchant, date, metric)
+        for group in self.groups:
+            yield from group.counter_keys()
 
     def row_prefixes(self) -> list[bytes]:
         """For each key what its row in COPY's text format begins with: all but the value."""

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from merchant_usage.model.batches import Group
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.pages import Page
 
@@ -75,6 +76,4 @@ def lower(date: dt.date, keys: str, counters: str, accepted: Mapping[CounterKey,
 
 def _keys(date: dt.date, keys: str) -> Iterator[CounterKey]:
     for metric_types, merchant_ids in json.loads(keys):
-        for merchant in merchant_ids:
-            for metric in metric_types:
-                yield CounterKey(merchant, date, metric)
+        yield from Group(date, metric_types, merchant_ids).counter_keys()
