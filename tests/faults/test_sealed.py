@@ -161,6 +161,23 @@ def test_a_person_ends_an_incomplete_date(life: Life, usage: Usage) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
+def test_what_a_person_ended_is_late_no_more(life: Life, usage: Usage) -> None:
+    """Of the oldest date that the lag looks at nothing is left but what a person said of it."""
+    date, since = TODAY - 7 * DAY, settings(start=at(TODAY - 7 * DAY, "00:00"))
+    life.run(at(date, "01:00"))
+    life.count(key("acme", date), 5, ttl=HOUR)
+    assert life.run(at(TODAY, "12:00"))[date] == "incomplete"
+    usage.client.flushdb()
+    for days in range(1, 8):
+        life.count(key("acme", date + days * DAY), 1)
+    assert proven_until(usage.conn, at(TODAY, "12:00"), since).until < at(date, "02:00")
+    life.now += HOUR / 2
+    rule(usage, Decision.KEEP, date=date)
+    assert life.run(at(TODAY, "13:00"))[date] == "source_expired"
+    assert proven_until(usage.conn, at(TODAY, "13:00"), since).until >= at(TODAY, "12:00")
+
+
+@pytest.mark.usefixtures("quiet")
 def test_every_date_that_an_outage_took_is_told(life: Life, usage: Usage) -> None:
     """Its first and its last too: twelve days without a run, of which Redis has the last seven."""
     first = TODAY - 12 * DAY
