@@ -52,6 +52,7 @@ DECIDE: Final[Rights] = (
     | _on("usage_dead_letter", "UPDATE")
     | _on("usage_decision", "INSERT")
     | _on("usage_reading", "SELECT UPDATE")
+    | _on("usage_absence", "SELECT INSERT")
 )
 #: `prune`, and the first run of a day.
 PRUNE: Final[Rights] = frozenset().union(

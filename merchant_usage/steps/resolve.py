@@ -15,7 +15,7 @@ from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, build_key, parse_key
 from merchant_usage.model.pages import pages
 from merchant_usage.model.report import DateVerdict
-from merchant_usage.sink import dead_letters, ledger, readings
+from merchant_usage.sink import absences, dead_letters, ledger, readings
 from merchant_usage.sink.dead_letters import Regression
 from merchant_usage.sink.merchant_usage import RowWrite, lock_rows, set_rows
 from merchant_usage.sink.queries import query
@@ -127,6 +127,7 @@ def _decide_page(
     ]
     writes: list[RowWrite] = []
     decided: list[Decided] = []
+    gone: list[CounterKey] = []
     with transaction(conn):
         conn.execute(query("set_durable"))
         rows = {key: (stored, carried) for key, stored, carried in lock_rows(conn, list(keys.values()))}
@@ -147,6 +148,7 @@ def _decide_page(
                 continue
             if row is not None:
                 writes.append(write)
+                gone += [key] if now is None else []
             decided.append(Decided(key, stored, write.metric_value))
             conn.execute(
                 query("decide_regression"),
@@ -162,6 +164,8 @@ def _decide_page(
         set_rows(conn, writes)
         if ruling.decision is Decision.ACCEPT:
             readings.accept(conn, {write.key: write.metric_value for write in writes})
+        # No run need look before it is back, and then it began anew.
+        absences.note(conn, gone, clock.now())
     outcome.decided += decided
 
 

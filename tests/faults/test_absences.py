@@ -112,6 +112,28 @@ def test_a_key_that_stays_away_by_decision_and_comes_back_with_more(life: Life, 
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("decision", Decision)
+def test_a_key_that_is_gone_when_it_is_decided_and_back_before_a_run_looks(
+    life: Life, usage: Usage, decision: Decision
+) -> None:
+    """It fell, was gone, and has overtaken: whoever decided has seen that it began anew."""
+    acme = key("acme", TODAY)
+    life.count(acme, 50)
+    life.run(NOW)
+    usage.client.delete(raw(acme))
+    life.count(acme, 4)
+    life.run(NOW + HOUR)
+    usage.client.delete(raw(acme))
+    rule(usage, decision, key=raw(acme))
+    life.count(acme, 60)
+    assert life.run(NOW + 2 * HOUR)[TODAY] == "mismatch"
+    assert open_letters(usage) == [(raw(acme), Reason.COUNTER_REGRESSED)]
+    rule(usage, Decision.CARRY, key=raw(acme))
+    assert usage.rows()[acme] == {Decision.KEEP: 110, Decision.ACCEPT: 64, Decision.CARRY: 114}[decision]
+    assert absences(usage) == []
+
+
+@pytest.mark.usefixtures("quiet")
 def test_counters_of_an_emptied_date_come_back_one_after_the_other(life: Life, usage: Usage) -> None:
     """By the second one Redis has something left of the date."""
     life.count(ACME, 50)
