@@ -144,6 +144,14 @@ class Settings:
             "USAGE_ON_REGRESSION", OnRegression, "what to do when a counter went backwards: keep or carry"
         ),
     )
+    approvals: int = field(
+        default=1,
+        metadata=_variable(
+            "USAGE_APPROVALS",
+            _whole(1, 2),
+            "how many persons it takes to accept a lower value: 1, or 2 for a second one who approves",
+        ),
+    )
     delete_stale_keys: bool = field(
         default=False,
         metadata=_variable(

@@ -46,6 +46,11 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def storable(text: str) -> str:
+    """The text as PostgreSQL takes it: NUL, and what is no character (a half of one, a byte of a name), spelt out."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
 def printable(text: str) -> str:
     """The same for a text of several lines, which stay lines."""
     return "\n".join(map(escape, text.split("\n")))

@@ -44,6 +44,7 @@ TABLES = (
     "usage_reading",
     "usage_alert",
     "usage_decision",
+    "usage_proposal",
     "usage_deletion",
     "usage_absence",
     "usage_source",

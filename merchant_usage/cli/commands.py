@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import datetime as dt
-import getpass
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -20,10 +19,10 @@ from merchant_usage.cli.differences import format_comparison, problems, proof_to
 from merchant_usage.cli.exit_codes import exit_code
 from merchant_usage.cli.output import complain, progress, remark, say, say_json, width
 from merchant_usage.cli.remedies import aggregate_command, remedies
-from merchant_usage.cli.requests import day_of, due_run, requested_run
+from merchant_usage.cli.requests import due_run, requested_run
 from merchant_usage.cli.servers import both_servers
 from merchant_usage.clock import format_duration
-from merchant_usage.connections import postgres_from_url, redis_from_url
+from merchant_usage.connections import postgres_from_url
 from merchant_usage.errors import (
     PROGRAM,
     DatesNotStored,
@@ -40,13 +39,11 @@ from merchant_usage.model.run import CLI, Run
 from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import dead_letters, grants, ledger, schema
-from merchant_usage.source.server import require_whole_source
 from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps import preview
 from merchant_usage.steps import prune as pruning
 from merchant_usage.steps.due import due_dates
 from merchant_usage.steps.prune import format_pruned
-from merchant_usage.steps.resolve import Decided, Decision, Ruling, decide
 from merchant_usage.tables import describe, describe_letters, describe_preview
 
 log = Log(__name__)
@@ -212,31 +209,6 @@ def _letter(row: dict[str, Any]) -> dict[str, Any]:
         "key_sha256": None if digest is None else bytes(digest).hex(),
         **row,
     }
-
-
-def _decided(decided: Decided) -> dict[str, Any]:
-    subject = decided.subject
-    of = {"date": subject} if isinstance(subject, dt.date) else subject._asdict()
-    return {**of, "before": decided.before, "after": decided.after}
-
-
-def resolve(options: argparse.Namespace) -> int:
-    """Decide counters that went backwards."""
-    settings = load_settings()
-    date = day_of("--date", options.date, clock.now(), settings) if options.date else None
-    with redis_from_url() as client, postgres_from_url() as conn:
-        schema.check(conn, grants.DECIDE)
-        require_whole_source(client, settings.key_prefix)
-        ruling = Ruling(Decision(options.decision), options.by or getpass.getuser(), options.because)
-        outcome = decide(client, conn, ruling, settings.key_prefix, key=options.key, date=date)
-    if options.json:
-        say_json({"decided": [*map(_decided, outcome.decided)], "refused": outcome.refused})
-        return int(bool(outcome.refused))
-    for decided in outcome.decided:
-        say(f"{ruling.decision}: {decided.subject}: stored {decided.before:,} -> {decided.after:,}")
-    for refused in outcome.refused:
-        complain(refused)
-    return int(bool(outcome.refused))
 
 
 def prune(options: argparse.Namespace) -> int:

@@ -135,7 +135,25 @@ examples:
 
 The date is a mismatch until its next run: {PROGRAM} aggregate --date 2026-11-20
 
-exit codes: 0 done, 2 nothing to decide, bad arguments or schema, 3 Redis or PostgreSQL
+With USAGE_APPROVALS=2 an --accept changes nothing until another person (--by) has said the same. Names are claimed
+here, not proven.
+
+exit codes:
+  0  done
+  1  a counter waits for a second person, or could not be decided
+  2  nothing to decide, the same person a second time, bad arguments or schema
+  3  Redis or PostgreSQL cannot be reached, or refuses
+"""
+
+DECISIONS = f"""\
+examples:
+  {PROGRAM} decisions                      what waits, and what was decided: by whom, and why
+  {PROGRAM} decisions 2026-11-20           of one date
+  {PROGRAM} decisions --json               for a program
+
+Needs USAGE_POSTGRES_URL only. To decide: {PROGRAM} resolve
+
+exit codes: 0 done, whatever waits, 2 bad arguments, settings or schema, 3 PostgreSQL
 """
 
 PRUNE = f"""\
@@ -213,6 +231,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_dead_letters(commands)
     _add_resolve(commands)
+    _add_decisions(commands)
     _add_prune(commands)
     _add_dag_file(commands)
     _add_completion(commands)
@@ -309,7 +328,7 @@ def _add_dead_letters(commands: Commands) -> None:
 
 def _add_resolve(commands: Commands) -> None:
     summary = "decide counters that are lower in Redis than in PostgreSQL: one key, or all of a date"
-    command = _add(commands, "resolve", "commands:resolve", summary, RESOLVE)
+    command = _add(commands, "resolve", "decisions:resolve", summary, RESOLVE)
     which = command.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "key", nargs="?", type=os.fsencode, metavar="KEY", help="the key as Redis has it: usage:acme:2026-11-01:queries"
@@ -326,6 +345,14 @@ def _add_resolve(commands: Commands) -> None:
         decision.add_argument(f"--{choice}", dest="decision", action="store_const", const=choice, help=meaning)
     command.add_argument("--because", metavar="TEXT", help="why; it is written down with the decision")
     command.add_argument("--by", metavar="NAME", help="who decides (default: the user of the operating system)")
+    _add_json(command)
+
+
+def _add_decisions(commands: Commands) -> None:
+    summary = "what waits for a decision, and what was decided: by whom, and why"
+    command = _add(commands, "decisions", "decisions:list_decisions", summary, DECISIONS)
+    command.add_argument("day", nargs="?", metavar="DATE", help=f"one date: {DAYS}")
+    command.add_argument("--most", type=_how_many, default=100, metavar="N", help="at most so many (default 100)")
     _add_json(command)
 
 

@@ -20,11 +20,13 @@ from merchant_usage.cli.requests import requested_dates, run_of
 from merchant_usage.cli.servers import both_servers
 from merchant_usage.clock import format_duration
 from merchant_usage.connections import postgres_from_url
+from merchant_usage.errors import PROGRAM
 from merchant_usage.model.dates import format_dates, local_date, oldest_kept
 from merchant_usage.model.report import DateVerdict
 from merchant_usage.model.verdict import Proof
 from merchant_usage.settings import Settings, load_settings
-from merchant_usage.sink import lag, ledger, schema
+from merchant_usage.sink import decisions, lag, ledger, schema
+from merchant_usage.sink.decisions import Waiting
 from merchant_usage.steps import preview
 from merchant_usage.tables import render
 
@@ -43,11 +45,14 @@ def status(options: argparse.Namespace) -> int:
         standing = Standing(dates, ledger.newest_runs(conn, dates[0], dates[-1]), history)
         owed_since = lag.owed_since(conn, now, settings)
         freshness = Freshness.of(ledger.newest_verified(conn), owed_since, now, settings)
+        waiting = decisions.waiting_counts(conn)
     proof = _compare(dates, now, settings) if options.live else None
     if options.json:
-        say_json(_to_json(standing, freshness, proof))
+        say_json(_to_json(standing, freshness, proof) | {"waiting": [each._asdict() for each in waiting]})
     else:
         _say(standing, freshness if options.max_lag and freshness.run else None, proof)
+        if waiting:
+            say(_format_waiting(waiting))
     problems = [*standing.problems(), *standing.unfinished(now, settings)]
     if proof is not None:
         problems += differences.problems(proof)
@@ -227,6 +232,15 @@ def _merchants(row: Row) -> str:
 
 def _total(total: Decimal | None) -> int | str:
     return "-" if total is None else int(total)
+
+
+def _format_waiting(waiting: Sequence[Waiting]) -> str:
+    """What waits for a person, whatever dates were asked for."""
+    counters, proposed = sum(each.counters for each in waiting), sum(each.proposed for each in waiting)
+    told = f"{counters:,} counter{' waits' if counters == 1 else 's wait'} for a decision"
+    if proposed:
+        told += f", {proposed:,} of them for a second person"
+    return f"{format_dates([each.date for each in waiting])}: {told}. To see them: {PROGRAM} decisions"
 
 
 def _format_never_aggregated(dates: Sequence[dt.date]) -> str:

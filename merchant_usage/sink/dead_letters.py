@@ -29,6 +29,8 @@ class Regression(NamedTuple):
 
     last_seen: int | None
     base: int
+    #: That of the dead letter: a later fall of the same counter has another one.
+    id: int
 
 
 def open_letters(conn: Connection, letters: Iterable[DeadLetter]) -> int:
@@ -115,7 +117,7 @@ def lock_regressions(conn: Connection, keys: Iterable[bytes]) -> dict[bytes, Reg
         return {}
     conn.execute(query("lock_dead_letters"))
     rows = conn.execute(query("select_open_regressions"), {"keys": named})
-    return {bytes(key): Regression(seen, base) for key, seen, base in rows}
+    return {bytes(key): Regression(seen, base, letter) for key, seen, base, letter in rows}
 
 
 def resolve(conn: Connection, keys: Iterable[bytes], reasons: Iterable[Reason] | None = None) -> int:

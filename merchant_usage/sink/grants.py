@@ -28,8 +28,8 @@ _LEDGER: Final = _on("usage_run", "SELECT") | _on("usage_decision", "SELECT") | 
 
 #: `dead-letters`.
 LETTERS: Final[Rights] = _on("usage_dead_letter", "SELECT")
-#: `status`.
-STATUS: Final[Rights] = _LEDGER
+#: `status`, and `decisions`.
+STATUS: Final[Rights] = _LEDGER | _on("usage_proposal", "SELECT")
 #: `verify`, `status --live` and dry runs, which stage keys.
 COMPARE: Final[Rights] = _LEDGER | _on("merchant_usage", "SELECT") | {_TEMPORARY}
 #: A run.
@@ -47,10 +47,11 @@ RUN: Final[Rights] = (
 CLEAN_UP: Final[Rights] = _on("usage_deletion", "SELECT INSERT UPDATE DELETE")
 #: `resolve`.
 DECIDE: Final[Rights] = (
-    _LEDGER
+    STATUS
     | _on("merchant_usage", "SELECT UPDATE")
     | _on("usage_dead_letter", "UPDATE")
     | _on("usage_decision", "INSERT")
+    | _on("usage_proposal", "INSERT")
     | _on("usage_reading", "SELECT UPDATE")
     | _on("usage_absence", "SELECT INSERT")
 )

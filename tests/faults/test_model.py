@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
         conn.execute("CREATE TABLE merchant_usage (LIKE unparted INCLUDING ALL) PARTITION BY RANGE (date)")
         conn.execute(
             "TRUNCATE usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision, usage_deletion,"
-            " usage_absence"
+            " usage_absence, usage_proposal"
         )
         self.make_partitions()
         self.increment({0, 1}, set(WHO), by)

@@ -722,7 +722,8 @@ def test_every_command_answers_a_program(usage: Usage, run: RunCommand) -> None:
     assert_clean(run("aggregate", str(DAY)), 1)
     decided = document(run("resolve", "--date", str(DAY), "--keep", "--json"))
     of = {"merchant_id": "acme", "date": str(DAY), "metric_type": "queries"}
-    assert decided == {"decided": [{**of, "before": 5, "after": 5}], "refused": []}
+    counter = {**of, "before": 5, "after": 5, "proposed_by": None}
+    assert decided == {"decided": [counter], "waiting": [], "refused": [], "error": None}
 
 
 def test_a_shell_completes_commands_and_options(run: RunCommand) -> None:
@@ -833,6 +834,47 @@ def test_regression_is_exit_code_1_until_it_is_decided(usage: Usage, run: RunCom
     assert done.stderr == f"error: No open counter_regressed for {raw(COUNTER).decode()}.\n"
     assert usage.rows() == {COUNTER: 3}
     assert_clean(run("aggregate", "--date", str(DAY)), 0)
+
+
+def test_an_accept_waits_for_a_second_person(usage: Usage, run: RunCommand) -> None:
+    two = {"USAGE_APPROVALS": "2"}
+    usage.write({COUNTER: 5})
+    assert_clean(run("aggregate", str(DAY)), 0)
+    usage.write({COUNTER: 3})
+    assert_clean(run("aggregate", str(DAY)), 1)
+    accept = ["resolve", raw(COUNTER).decode(), "--accept", "--because", "a test\x1b[2J"]
+    done = run(*accept, "--by", "alice", **two)
+    assert_clean(done, 1)
+    assert done.stdout == f"accept: {COUNTER}: stored 5 -> 3 waits for a second person\n"
+    assert "nothing is lowered until somebody else than alice says the same." in done.stderr
+    assert f"{DAY}: 1 counter waits for a decision, 1 of them for a second person." in run("status").stdout
+    (waiting,) = document(run("decisions", str(DAY), "--json"))["waiting"]
+    assert (waiting["key"], waiting["proposed_by"], waiting["reason"]) == (raw(COUNTER).decode(), "alice", accept[-1])
+    assert (waiting["value_before"], waiting["value_after"]) == (5, 3)
+    listed = run("decisions")
+    assert_clean(listed, 0)
+    assert "5 -> 3: a test" in listed.stdout
+    assert "\x1b" not in listed.stdout
+    again = run(*accept, "--by", " ALICE", **two)
+    assert_clean(again, 2)
+    assert "alice has proposed already to accept the lower value" in again.stderr
+    assert usage.rows() == {COUNTER: 5}
+    done = run(*accept, "--by", "bob", **two)
+    assert_clean(done, 0)
+    assert done.stdout == f"accept: {COUNTER}: stored 5 -> 3, as alice had proposed\n"
+    assert usage.rows() == {COUNTER: 3}
+    listed = run("decisions", str(DAY))
+    assert listed.stdout.startswith(f"Nothing of {DAY} waits for a decision.\nDecided, newest first")
+    assert "alice" in listed.stdout
+    assert "bob" in listed.stdout
+    assert "waits" not in run("status").stdout
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_decision_has_a_name(run: RunCommand, name: str) -> None:
+    done = run("resolve", "--date", str(DAY), "--keep", "--by", name)
+    assert_clean(done, 2)
+    assert "is no name" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_the_command_does_what_it_says(command: str, taught_days: Usage, capsys:
         "completion": r"complete -F",
         "dag-file": r"^Wrote .*/dags/usage_aggregation.py$|^# merchant-usage ",
         "dead-letters": r"Open: ",
+        "decisions": r"waits for a decision|waiting",
         "migrate": r"applied \w+",
         "preview": r"Nothing was written",
         "prune": r"elete[d]? what is older",

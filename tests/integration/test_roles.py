@@ -245,7 +245,10 @@ def pipeline_works(
         tell(["prune"])
 
     def decide() -> None:
-        tell(["resolve", raw(REGRESSED).decode(), "--accept"])
+        with monkeypatch.context() as patch:
+            patch.setenv("USAGE_APPROVALS", "2")
+            for person in ("alice", "bob"):
+                tell(["resolve", raw(REGRESSED).decode(), "--accept", "--by", person])
 
     return [aggregate, clean, raise_alert, forget, decide, lambda: tell(["status"]), lambda: tell(["dead-letters"])]
 
@@ -264,6 +267,20 @@ def test_the_pipeline_needs(
 ) -> None:
     usage.conn.execute(right.revoked_from(usage.conn.info.dbname))
     assert_needed(right, pipeline_works, monkeypatch, usage.conn.info.dbname)
+
+
+@pytest.mark.parametrize("table", ["usage_decision", "usage_proposal"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET reason = 'another'", "DELETE FROM {}", "TRUNCATE {}"])
+def test_the_pipeline_cannot_change_what_was_decided(
+    pipeline_works: list[Work], usage: Usage, table: str, statement: str
+) -> None:
+    for work in pipeline_works:
+        work()
+    before = usage.everything()[table]
+    assert before
+    with postgres_from_url() as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute(statement.format(table).encode())
+    assert usage.everything()[table] == before
 
 
 # Those who read
@@ -293,7 +310,7 @@ def reader_works(
     give(database, "usage_reader")
     monkeypatch.setenv(POSTGRES_URL, url_as("usage_reader", database_url))
     asked = [ask(statement) for statement in [*statements_on("tables.md"), *statements_on("red-run.md")]]
-    return [lambda: tell(["status"]), lambda: tell(["dead-letters"]), *asked]
+    return [lambda: tell(["status"]), lambda: tell(["dead-letters"]), lambda: tell(["decisions"]), *asked]
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ COMMANDS = (
     "status",
     "dead-letters",
     "resolve",
+    "decisions",
     "prune",
     "dag-file",
     "completion",

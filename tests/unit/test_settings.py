@@ -26,6 +26,7 @@ DEFAULTS = {
     "USAGE_DEADLINE_SECONDS": ("deadline_seconds", 300),
     "USAGE_TASK_TIMEOUT_SECONDS": ("task_timeout_seconds", 3600),
     "USAGE_ON_REGRESSION": ("on_regression", OnRegression.KEEP),
+    "USAGE_APPROVALS": ("approvals", 1),
     "USAGE_DELETE_STALE_KEYS": ("delete_stale_keys", False),
 }
 
@@ -63,6 +64,7 @@ GOOD = [
     ("USAGE_TASK_TIMEOUT_SECONDS", "10", 10),
     ("USAGE_TASK_TIMEOUT_SECONDS", "86400", 86_400),
     ("USAGE_ON_REGRESSION", "carry", OnRegression.CARRY),
+    ("USAGE_APPROVALS", "2", 2),
     ("USAGE_DELETE_STALE_KEYS", "true", True),
 ]
 
@@ -87,6 +89,7 @@ BAD = {
     "USAGE_DEADLINE_SECONDS": ["0", "86401", "5m"],
     "USAGE_TASK_TIMEOUT_SECONDS": ["0", "9", "86401", "1h", "3600.0"],
     "USAGE_ON_REGRESSION": ["Keep!", "lower", "carry,keep"],
+    "USAGE_APPROVALS": ["0", "3", "two", "true", "-1"],
     "USAGE_DELETE_STALE_KEYS": ["y", "0", "delete"],
 }
 
