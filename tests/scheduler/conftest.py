@@ -21,6 +21,7 @@ from merchant_usage.connections import prepare
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.settings import DAG_ID, load_settings
 from merchant_usage.sink import schema
+from tests.places import folder_in_memory
 from tests.receivers import OpenTelemetry
 from tests.scheduler.versions import AIRFLOW_3, INSTALLED
 from tests.scheduler.world import (
@@ -69,7 +70,9 @@ def world(poison: dict[bytes, tuple[bytes | None, str]]) -> Iterator[World]:
     start = now.replace(minute=0, second=0, microsecond=0) - dt.timedelta(hours=2)
     choices = {"USAGE_START_DATE": start.isoformat(), "USAGE_DEADLINE_SECONDS": str(DEADLINE_SECONDS)}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-scheduler-"))).resolve()
+        folder = Path(
+            stack.enter_context(TemporaryDirectory(prefix="usage-scheduler-", dir=folder_in_memory()))
+        ).resolve()
         folder.chmod(0o711)  # PostgreSQL runs as another user than root
         valkey = stack.enter_context(Valkey(folder / "valkey"))
         postgres = stack.enter_context(Postgres(folder / "postgres", settings={"fsync": "off"}))

@@ -20,6 +20,7 @@ from merchant_usage.connections import prepare
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.settings import DAG_ID, load_settings
 from merchant_usage.sink import schema
+from tests.places import folder_in_memory
 from tests.receivers import OpenTelemetry
 from tests.scheduler.workers import NAMES, CeleryAirflow
 from tests.scheduler.world import MERCHANTS, METRICS, PagerDuty, Slack, World
@@ -37,7 +38,7 @@ def world() -> Iterator[World]:
     now = dt.datetime.now(dt.UTC)
     choices = {"ENABLE_USAGE_AGGREGATION": "false", "USAGE_MAX_MAPPED_TASKS": str(BATCHES)}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-celery-"))).resolve()
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-celery-", dir=folder_in_memory()))).resolve()
         folder.chmod(0o711)  # PostgreSQL runs as another user than root
         valkey = stack.enter_context(Valkey(folder / "valkey"))
         broker = stack.enter_context(Valkey(folder / "broker"))

@@ -21,6 +21,7 @@ from merchant_usage.connections import prepare
 from merchant_usage.model.keys import CounterKey, build_key
 from merchant_usage.settings import DAG_ID
 from merchant_usage.sink import ledger, schema
+from tests.places import folder_in_memory
 from tests.scheduler.pods import PodsAirflow
 
 BATCHES = 3
@@ -44,7 +45,7 @@ def pods() -> Iterator[Pods]:
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     choices = {"ENABLE_USAGE_AGGREGATION": "false", "USAGE_MAX_MAPPED_TASKS": str(BATCHES)}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-pods-"))).resolve()
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-pods-", dir=folder_in_memory()))).resolve()
         folder.chmod(0o711)  # PostgreSQL runs as another user than root
         valkey = stack.enter_context(Valkey(folder / "valkey"))
         postgres = stack.enter_context(Postgres(folder / "postgres", settings={"fsync": "off"}))
