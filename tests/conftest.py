@@ -5,6 +5,7 @@ Tests of what other servers do take `postgres15`, `pgbouncer` or `sentinel`.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -59,6 +60,13 @@ def log_as_before() -> Iterator[None]:
     before = Log.find
     yield
     find_by(before)
+
+
+@pytest.fixture(autouse=True)
+def as_long_as_it_takes() -> None:
+    """Thousands of examples are many minutes' work: then none is taken for stuck."""
+    if not hypothesis_settings().derandomize:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")
