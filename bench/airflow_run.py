@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from functools import partial
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -36,7 +37,9 @@ PARSE_MILLISECONDS: Final = 50.0
 
 def measure(stage: Stage, rounds: int) -> dict[str, Any]:
     """Medians of the seconds of whole runs, after one of each that is not counted, and of parsing the DAG file."""
-    batches = min(stage.data.merchants, load_settings({}).max_mapped_tasks)
+    batches, settings = stage.data.merchants, load_settings({})
+    if batches > settings.max_mapped_tasks:
+        batches = min(settings.max_mapped_tasks, ceil(stage.data.wanted / settings.batch_counters))
     with TemporaryDirectory(prefix="usage-bench-") as name:
         folder = Path(name).resolve()
         dags = folder / "dags"

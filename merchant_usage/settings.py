@@ -113,6 +113,14 @@ class Settings:
             f"mapped upsert tasks a run at most: 1 to {MAX_MAP_LENGTH}",
         ),
     )
+    batch_counters: int = field(
+        default=100_000,
+        metadata=_variable(
+            "USAGE_BATCH_COUNTERS",
+            _whole(1, 10_000_000),
+            "counters that one mapped upsert task takes, of more merchants than get one each: 1 to 10000000",
+        ),
+    )
     scan_count: int = field(
         default=1000, metadata=_variable("USAGE_SCAN_COUNT", _whole(1, 100_000), "COUNT of each SCAN call: 1 to 100000")
     )

@@ -62,8 +62,8 @@ def raw(counter: CounterKey) -> bytes:
 
 
 def settings(**changes: Any) -> Settings:
-    """The default settings, but for these fields."""
-    return replace(load_settings({}), **changes)
+    """The default settings, but for these fields, and as many batches as there may be: else one would hold a test's all."""
+    return replace(load_settings({}), **{"batch_counters": 1, **changes})
 
 
 def tcp_options(conn: Connection) -> dict[str, int]:

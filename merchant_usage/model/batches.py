@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, repeat
+from math import ceil
 from typing import Any, Final, NamedTuple, TypeVar
 
 from merchant_usage.model.keys import CounterKey
@@ -187,12 +188,19 @@ class Census:
         """Those of the merchants that have no key on any date."""
         return [merchant for merchant in merchant_ids if not any(merchant in masks for masks in self._masks.values())]
 
-    def batches(self, live_dates: Iterable[dt.date], at_most: int) -> list[Batch]:
-        """All keys noted, one batch a merchant up to `at_most` merchants, else that many of like weight."""
+    def batches(self, live_dates: Iterable[dt.date], at_most: int, keys_each: int = 1) -> list[Batch]:
+        """All keys noted, one batch a merchant up to `at_most` merchants, else batches of like weight.
+
+        Args:
+            at_most: how many batches there may be.
+            keys_each: how many keys a batch takes before there is another one; more if there would be too many batches.
+        """
         live = frozenset(live_dates)
         metric_types = _Decoder(list(self._bit_of))
         batches = []
         everyone = self._merchants()
+        if len(everyone) > at_most:
+            at_most = min(at_most, ceil(sum(map(self.key_count, self._masks)) / keys_each))
         for merchants in deal(everyone, self.weights(everyone), at_most):
             groups = tuple(
                 group for date in sorted(self._masks) for group in self._groups(date, merchants, metric_types)

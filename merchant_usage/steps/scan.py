@@ -128,12 +128,13 @@ def scan(
                 )
         lowered = ledger.lowered_totals(conn, attempt, [scope.date for scope in scopes.values() if scope.settled])
     live = {scope.date for scope in scopes.values() if not scope.settled}
-    limit = settings.max_mapped_tasks
+    limit, keys_each = settings.max_mapped_tasks, settings.batch_counters
     if in_process:
         limit = min(limit, sum(map(found.census.key_count, scopes)) // KEYS_WORTH_A_BATCH + 1)
+        keys_each = 1
     batches = [
         replace(batch, number=number, attempt=attempt.number)
-        for number, batch in enumerate(found.census.batches(live, limit))
+        for number, batch in enumerate(found.census.batches(live, limit, keys_each))
     ]
     log.info(
         f"Scanned {found.scanned:,} keys in Redis, dealt into {len(batches)} batches",

@@ -70,7 +70,13 @@ def commands(usage: Usage) -> Iterator[Commands]:
 
 
 def run(dag: Dag) -> Ended:
-    return dag.run(CONF, USAGE_DELETE_STALE_KEYS="true", USAGE_SCAN_COUNT=str(SCAN_COUNT), USAGE_MAX_MAPPED_TASKS="2")
+    return dag.run(
+        CONF,
+        USAGE_DELETE_STALE_KEYS="true",
+        USAGE_SCAN_COUNT=str(SCAN_COUNT),
+        USAGE_MAX_MAPPED_TASKS="2",
+        USAGE_BATCH_COUNTERS="1",
+    )
 
 
 def test_no_command_of_a_run_keeps_others_waiting(dag: Dag, usage: Usage, commands: Commands) -> None:

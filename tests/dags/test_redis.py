@@ -102,7 +102,9 @@ def test_the_dag_and_the_command_line_by_tls_as_a_user_of_few_rights(
     dag: Dag, usage: Usage, database_url: str, request: pytest.FixtureRequest, kind: str
 ) -> None:
     secure: SecureRedis = request.getfixturevalue(kind)
-    ended = dag.run(CONF, AIRFLOW_CONN_USAGE_REDIS=secure.connection, USAGE_MAX_MAPPED_TASKS="4")
+    ended = dag.run(
+        CONF, AIRFLOW_CONN_USAGE_REDIS=secure.connection, USAGE_MAX_MAPPED_TASKS="4", USAGE_BATCH_COUNTERS="1"
+    )
     assert ended.state == "success"
     assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
     assert usage.rows() == COUNTERS

@@ -39,12 +39,30 @@ def test_any_number_of_merchants_fits_into_so_many_tasks_of_like_weight(
     counters = {key(f"m{n:05}", DAY): n for n in range(merchants)}
     write(usage, counters)
     # A task costs a third of a second here: the default of 32 is tried once.
-    ended = dag.run(CONF, USAGE_MAX_MAPPED_TASKS=str(tasks))
+    ended = dag.run(CONF, USAGE_MAX_MAPPED_TASKS=str(tasks), USAGE_BATCH_COUNTERS="1")
     assert ended.state == "success"
     assert ended.states["upsert_merchant_usage"] == ["success"] * len(sizes)
     assert sorted(map(merchants_named, ended.names)) == sizes
     assert ended.mapped_bytes < 200 * len(sizes), "each task is handed what concerns the others"
     assert usage.ledger(ended.run_id) == {DAY: ("verified", None)}
+    assert usage.rows() == counters
+
+
+@pytest.mark.parametrize(
+    ("merchants", "sizes"),
+    [
+        pytest.param(8, [1] * 8, id="as many as there may be tasks"),
+        pytest.param(9, [9], id="one more"),
+        pytest.param(250, [83, 83, 84], id="more than two batches hold"),
+        pytest.param(1000, [125] * 8, id="more than all of them hold"),
+    ],
+)
+def test_tasks_are_as_few_as_hold_the_counters(dag: Dag, usage: Usage, merchants: int, sizes: list[int]) -> None:
+    counters = {key(f"m{n:05}", DAY): n for n in range(merchants)}
+    write(usage, counters)
+    ended = dag.run(CONF, USAGE_MAX_MAPPED_TASKS="8", USAGE_BATCH_COUNTERS="100")
+    assert ended.state == "success"
+    assert sorted(map(merchants_named, ended.names)) == sizes
     assert usage.rows() == counters
 
 

@@ -110,7 +110,7 @@ def test_without_a_date_verified_over_all_merchants_no_asset_event_is_sent(dag: 
 def test_many_merchants_are_dealt_into_few_tasks(dag: Dag, usage: Usage) -> None:
     counters = {key(f"m{n:03}", DAY): n for n in range(100)}
     usage.write(counters)
-    ended = dag.run(CONF, USAGE_MAX_MAPPED_TASKS="3")
+    ended = dag.run(CONF, USAGE_MAX_MAPPED_TASKS="3", USAGE_BATCH_COUNTERS="1")
     assert ended.state == "success"
     assert ended.names == [
         "m000 … m032 (33 merchants)",

@@ -21,20 +21,23 @@ some_keys = st.builds(
 )
 
 
-@given(st.data(), st.lists(some_keys, max_size=60), st.integers(1, 8), st.integers(0, 4))
+@given(st.data(), st.lists(some_keys, max_size=60), st.integers(1, 8), st.integers(1, 70), st.integers(0, 4))
 def test_batches_name_exactly_the_keys(
-    data: st.DataObject, keys: list[CounterKey], at_most: int, live_days: int
+    data: st.DataObject, keys: list[CounterKey], at_most: int, keys_each: int, live_days: int
 ) -> None:
     repeated = data.draw(st.permutations(keys + data.draw(st.lists(st.sampled_from(keys)) if keys else st.just([]))))
     live = {DAY + dt.timedelta(days=days) for days in range(live_days)}
     census = Census()
     for key in repeated:
         census.add(key)
-    batches = census.batches(live, at_most)
+    batches = census.batches(live, at_most, keys_each)
 
     assert Counter(key for batch in batches for key in batch.counter_keys()) == Counter(set(keys))
     merchants = {key.merchant_id for key in keys}
-    assert len(batches) == min(len(merchants), at_most)
+    if len(merchants) <= at_most:
+        assert len(batches) == len(merchants), "one a merchant"
+    else:
+        assert len(batches) == min(at_most, -(-len(set(keys)) // keys_each))
     # Nobody is in two batches: then no two tasks ever write the same row.
     assert Counter(merchant for batch in batches for merchant in batch.merchant_ids) == Counter(merchants)
     for batch in batches:

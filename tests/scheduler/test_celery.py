@@ -36,7 +36,7 @@ SURVIVAL_SECONDS = 240
 def world() -> Iterator[World]:
     """Two workers, and counters of yesterday. Nothing runs by itself."""
     now = dt.datetime.now(dt.UTC)
-    choices = {"ENABLE_USAGE_AGGREGATION": "false", "USAGE_MAX_MAPPED_TASKS": str(BATCHES)}
+    choices = {"ENABLE_USAGE_AGGREGATION": "false", "USAGE_MAX_MAPPED_TASKS": str(BATCHES), "USAGE_BATCH_COUNTERS": "1"}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-celery-", dir=folder_in_memory()))).resolve()
         folder.chmod(0o711)  # PostgreSQL runs as another user than root

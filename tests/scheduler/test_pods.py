@@ -43,7 +43,7 @@ class Pods:
 @pytest.fixture(scope="module")
 def pods() -> Iterator[Pods]:
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
-    choices = {"ENABLE_USAGE_AGGREGATION": "false", "USAGE_MAX_MAPPED_TASKS": str(BATCHES)}
+    choices = {"ENABLE_USAGE_AGGREGATION": "false", "USAGE_MAX_MAPPED_TASKS": str(BATCHES), "USAGE_BATCH_COUNTERS": "1"}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-pods-", dir=folder_in_memory()))).resolve()
         folder.chmod(0o711)  # PostgreSQL runs as another user than root
