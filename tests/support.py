@@ -62,7 +62,7 @@ def raw(counter: CounterKey) -> bytes:
 
 
 def settings(**changes: Any) -> Settings:
-    """The default settings, but for these fields, and as many batches as there may be: else one would hold a test's all."""
+    """The default settings, but for these fields, and as many batches as there may be: one would hold all."""
     return replace(load_settings({}), **{"batch_counters": 1, **changes})
 
 
