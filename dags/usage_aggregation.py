@@ -8,7 +8,7 @@ table `merchant_usage`, which merchants are billed from, and proves the move bef
 |---|---|
 | `scan_usage` | one SCAN; deals the merchants found into batches |
 | `upsert_merchant_usage` | a task a batch: reads the counters and raises the rows to them, never lowers one |
-| `verify_usage` | reads Redis again and compares key by key; emits the asset `merchant_usage` |
+| `verify_usage` | reads Redis again and compares key by key; emits the assets `merchant_usage` and `merchant_usage_day` |
 | `delete_stale_keys` | off by default: deletes keys past the retention whose date is verified |
 
 **Dates.** A run handles the date of its data interval; in the first hours of a day also the day before; the first
@@ -28,7 +28,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from merchant_usage.orchestration.compat import RETRY_BACKOFF, dag_lateness, task_lateness
+from merchant_usage.orchestration.compat import HAS_PARTITIONS, RETRY_BACKOFF, dag_lateness, task_lateness
 from merchant_usage.orchestration.schedule import timetable
 from merchant_usage.orchestration.sdk import Asset, Param, TriggerRule, chain, dag, get_current_context, task
 from merchant_usage.settings import DAG_ID, load_settings
@@ -36,7 +36,9 @@ from merchant_usage.settings import DAG_ID, load_settings
 # The tasks import their work when they run: the scheduler parses this file over and over.
 
 SETTINGS = load_settings()
-MERCHANT_USAGE = Asset("merchant_usage")
+#: What billing waits for: the first has an event for each run that verified a date, the second a partition for each date
+#: that is sealed, where Airflow has partitions.
+ASSETS = [Asset("merchant_usage"), *([Asset("merchant_usage_day")] if HAS_PARTITIONS else [])]
 DEFAULT_ARGS = {
     "owner": "usage",
     # 30 s, 1 min, 2 min: outlasts a failover of Redis or PostgreSQL, and is over long before the next run.
@@ -99,12 +101,12 @@ def upsert_merchant_usage(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 # All done, not all success: a failed merchant must not keep the others from being proven. It fails by itself then.
-@task(trigger_rule=TriggerRule.ALL_DONE, outlets=[MERCHANT_USAGE], **task_lateness(SETTINGS))
+@task(trigger_rule=TriggerRule.ALL_DONE, outlets=ASSETS, **task_lateness(SETTINGS))
 def verify_usage(batches: Any, results: Any) -> list[dict[str, Any]]:
     """Read Redis again, compare it with PostgreSQL key by key, and fail on any doubt."""
     from merchant_usage.orchestration import tasks
 
-    return tasks.verify_usage(batches, results, get_current_context(), SETTINGS, MERCHANT_USAGE)
+    return tasks.verify_usage(batches, results, get_current_context(), SETTINGS, ASSETS)
 
 
 @task(multiple_outputs=False, **task_lateness(SETTINGS))

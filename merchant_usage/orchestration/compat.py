@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from merchant_usage.log import Level, Say, find_by
 from merchant_usage.model.run import SCHEDULED
-from merchant_usage.orchestration.sdk import BaseOperator
+from merchant_usage.orchestration.sdk import Asset, BaseOperator
 from merchant_usage.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,10 +34,19 @@ def _has(module: str) -> bool:
     return HAS_TASK_SDK and find_spec(f"airflow.sdk.{module}") is not None
 
 
+def _exports(*names: str) -> bool:
+    """Whether the task SDK has all of these; without importing what they name."""
+    return HAS_TASK_SDK and {*names} <= {*import_module("airflow.sdk").__all__}
+
+
 #: Whether a run that is late calls back (3.1+); else there are SLAs.
 HAS_DEADLINES: Final = _has("definitions.deadline")
 #: Whether a task's process sends its last metrics by itself (3.2+).
 FLUSHES_METRICS: Final = _has("observability")
+#: Whether a task may add partitions to an asset of its own accord (3.3+).
+HAS_PARTITIONS: Final = _exports("PartitionedAtRuntime")
+#: Whether a DAG may wait until all days of a month have a partition (3.3+).
+HAS_ROLL_UP: Final = _exports("PartitionedAssetTimetable", "RollupMapper", "StartOfMonthMapper", "MonthWindow")
 #: Whether OpenTelemetry is sent every tag: 2.11 keeps the first gauge of a name, and forgets those with other tags.
 OTEL_KEEPS_TAGS: Final = HAS_TASK_SDK
 
@@ -53,6 +62,21 @@ RETRY_BACKOFF: Final[float] = 2.0 if _backs_off_by_a_factor() else True
 
 # A collector nearby answers in milliseconds; one that does not must not keep a task.
 METRICS_FLUSH_SECONDS: Final = 2
+
+
+def once_a_month(days: Asset) -> Any:
+    """A schedule with a run for each month, of whose days all have a partition. Where there is a roll-up."""
+    sdk: Any = import_module("airflow.sdk")
+    months = sdk.RollupMapper(upstream_mapper=sdk.StartOfMonthMapper(input_format="%Y-%m-%d"), window=sdk.MonthWindow())
+    return sdk.PartitionedAssetTimetable(assets=days, default_partition_mapper=months)
+
+
+def events_since(asset: Asset, since: dt.datetime) -> Iterable[Any]:
+    """The events of an asset since a moment, the oldest first; asked for by a task. Where there are partitions."""
+    # By its class: of the context a task gets those of its inlets alone, and this asset is an outlet.
+    accessor = import_module("airflow.sdk.execution_time.context").InletEventsAccessor
+    found: Iterable[Any] = accessor(asset_name=asset.name, asset_uri=asset.uri).after(since.isoformat())
+    return found
 
 
 class TaskLateness(TypedDict, total=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from merchant_usage.orchestration.handover import NothingToDo
 from merchant_usage.orchestration.names import SCAN_TASK_ID
 from merchant_usage.orchestration.requests import requested_run
 from merchant_usage.orchestration.run_notes import describe_dates, format_verdict, push_note
+from merchant_usage.orchestration.sealed_days import SealedDays, tell_days
 from merchant_usage.settings import Settings
 from merchant_usage.sink import schema
 from merchant_usage.source.shards import RedisClient
@@ -109,9 +110,12 @@ def verify_usage(
     results: Sequence[dict[str, Any]] | None,
     context: Context,
     settings: Settings,
-    asset: Asset,
+    assets: Sequence[Asset],
 ) -> list[dict[str, Any]]:
     """Prove the run; returns a report for each date. Those of proven dates are the asset event's metadata, too.
+
+    Args:
+        assets: the one of all runs; where Airflow has partitions, after it the one that gets them.
 
     Raises:
         AirflowSkipException: there was nothing to do or nothing in Redis: nothing was proven, no asset event is due.
@@ -129,6 +133,7 @@ def verify_usage(
         stored = handover.results_of(batches or (), [*handover.pull_partial_results(context), *whole])
         with metrics.phase("verify"), usage_redis() as client, usage_postgres() as conn:
             require_right_clock(client, conn)
+            sealed = SealedDays(conn, [scope.date for scope in plan.scopes], settings) if assets[1:] else None
             proof = pipeline.prove(
                 client,
                 conn,
@@ -138,11 +143,14 @@ def verify_usage(
                 settings,
                 on_proof=lambda proof: _announce(client, conn, proof, plan, context, settings),
             )
+            untold = sealed.untold(assets[1]) if sealed is not None else {}
     if proof.is_void:
         oldest = _oldest_kept(settings)
         found = ", ".join(f"{report.name}: {format_verdict(report, oldest)}" for report in proof.reports)
         raise AirflowSkipException(f"There was nothing in Redis to verify: {found}. Rows stay as they are.")
-    _offer(context, asset, proof, plan.run_id)
+    _offer(context, assets[0], proof, plan.run_id)
+    for asset in assets[1:]:
+        _offer_days(context, asset, untold)
     return [report.to_json() for report in proof.reports]
 
 
@@ -156,7 +164,19 @@ def _offer(context: Context, asset: Asset, proof: Proof, run_id: str) -> None:
         context["outlet_events"][asset].extra.update({"run_id": run_id, "dates": proven})
         return
     log.info("No date is verified over all merchants: no asset event is sent")
-    # Airflow sends an event for each asset that stands here when the task ends, whatever it is told of them.
+    _withdraw(context, asset)
+
+
+def _offer_days(context: Context, asset: Asset, sealed: Mapping[dt.date, int]) -> None:
+    """Let the asset have a partition for each of the dates; without any, no event is sent."""
+    if sealed:
+        tell_days(context["outlet_events"][asset], sealed)
+    else:
+        _withdraw(context, asset)
+
+
+def _withdraw(context: Context, asset: Asset) -> None:
+    """Send no event of an asset. Airflow sends one for each that stands here when the task ends, whatever it is told."""
     task: Any = context["ti"].task
     task.outlets = [outlet for outlet in task.outlets if outlet != asset]
 

@@ -38,8 +38,8 @@ class Ended:
     log: str
     #: What the upserts are mapped over, in XCom: Airflow hands all of it to each of them.
     mapped_bytes: int
-    #: What its asset events hold.
-    events: list[dict[str, Any]]
+    #: Its asset events: `asset`, `partition`, and `extra`, what they hold.
+    asset_events: list[dict[str, Any]]
 
     @property
     def states(self) -> dict[str, list[str]]:
@@ -48,6 +48,18 @@ class Ended:
         for task_id, state, _ in self.tasks:
             found.setdefault(task_id, []).append(state)
         return found
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What its events of verified dates hold."""
+        return [event["extra"] for event in self.asset_events if event["asset"] == "merchant_usage"]
+
+    @property
+    def days(self) -> dict[str | None, int]:
+        """The partitions that it added, each with what was verified of the date."""
+        told = [event for event in self.asset_events if event["asset"] == "merchant_usage_day"]
+        assert len({event["partition"] for event in told}) == len(told)
+        return {event["partition"]: event["extra"]["totals"][event["partition"]] for event in told}
 
     @property
     def names(self) -> list[str]:

@@ -83,11 +83,19 @@ def named_last(task_id: str) -> Iterator[None]:
 
 
 def asset_events(session: Any, dag_run: Any) -> list[dict[str, Any]]:
-    """What the asset events of a run hold."""
+    """The asset events of a run: of which asset, of which partition, and what they hold."""
     module = import_module(f"airflow.models.{'asset' if AIRFLOW_3 else 'dataset'}")
     model = module.AssetEvent if AIRFLOW_3 else module.DatasetEvent
     found = session.query(model).filter_by(source_dag_id=dag_run.dag_id, source_run_id=dag_run.run_id)
-    return [event.extra for event in found.order_by(model.id)]
+    assets = {asset.id: asset.name for asset in session.query(module.AssetModel)} if AIRFLOW_3 else {}
+    return [
+        {
+            "asset": assets.get(event.asset_id) if AIRFLOW_3 else None,
+            "partition": getattr(event, "partition_key", None),
+            "extra": event.extra,
+        }
+        for event in found.order_by(model.id)
+    ]
 
 
 def start_metrics() -> None:
