@@ -8,7 +8,7 @@ table `merchant_usage`, which merchants are billed from, and proves the move bef
 |---|---|
 | `scan_usage` | one SCAN; deals the merchants found into batches |
 | `upsert_merchant_usage` | a task a batch: reads the counters and raises the rows to them, never lowers one |
-| `verify_usage` | reads Redis again and compares key by key; emits the assets `merchant_usage` and `merchant_usage_day` |
+| `verify_usage` | reads Redis again and compares key by key; emits `merchant_usage` and `merchant_usage_day` |
 | `delete_stale_keys` | off by default: deletes keys past the retention whose date is verified |
 
 **Dates.** A run handles the date of its data interval; in the first hours of a day also the day before; the first
@@ -36,8 +36,8 @@ from merchant_usage.settings import DAG_ID, load_settings
 # The tasks import their work when they run: the scheduler parses this file over and over.
 
 SETTINGS = load_settings()
-#: What billing waits for: the first has an event for each run that verified a date, the second a partition for each date
-#: that is sealed, where Airflow has partitions.
+# What billing waits for: the first has an event for each run that verified a date; the second, where Airflow has
+# partitions, one for each date that is sealed.
 ASSETS = [Asset("merchant_usage"), *([Asset("merchant_usage_day")] if HAS_PARTITIONS else [])]
 DEFAULT_ARGS = {
     "owner": "usage",

@@ -1,7 +1,7 @@
 """The partitions of the asset `merchant_usage_day`: one for each date that is sealed, once for each time that it is.
 
-What Airflow was told already Airflow itself is asked. A run that sealed a date and then failed, or was killed before its
-event was sent, has told nobody: the next one that ends well does.
+What Airflow was told already Airflow itself is asked. A run that sealed a date and then failed, or was killed before
+its event was sent, has told nobody: the next one that ends well does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from merchant_usage.model.dates import end_of, format_dates, local_date
 from merchant_usage.orchestration.compat import events_since
 from merchant_usage.orchestration.sdk import Asset
 from merchant_usage.settings import Settings
-from merchant_usage.steps.sealed import ONE_DAY, changed_dates, sealed_totals
+from merchant_usage.steps.due import ONE_DAY
+from merchant_usage.steps.sealed import changed_dates, sealed_totals
 
 log = Log(__name__)
 
@@ -39,7 +40,7 @@ class SealedDays:
         return sealed_totals(self._conn, self._dates, clock.now(), self._settings)
 
     def untold(self, asset: Asset) -> dict[dt.date, int]:
-        """What Airflow has not been told: dates that were sealed just now, and those of which it knows nothing, or another sum.
+        """What Airflow was not told: dates that were sealed just now, and those of which it knows another sum, or none.
 
         Without those whose rows somebody has changed since: they are not what was verified.
         """
@@ -62,9 +63,9 @@ def _recent(today: dt.date) -> list[dt.date]:
     return [first + days * ONE_DAY for days in range((today - first).days)]
 
 
-def _told(asset: Asset, since: dt.datetime) -> dict[str, int]:
+def _told(asset: Asset, since: dt.datetime) -> dict[str, Any]:
     """The sum with which each date was last told. No date is before it is over."""
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     for event in events_since(asset, since):
         totals = (event.extra or {}).get(TOTALS)
         if event.partition_key and isinstance(totals, dict):

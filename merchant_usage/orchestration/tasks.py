@@ -176,7 +176,7 @@ def _offer_days(context: Context, asset: Asset, sealed: Mapping[dt.date, int]) -
 
 
 def _withdraw(context: Context, asset: Asset) -> None:
-    """Send no event of an asset. Airflow sends one for each that stands here when the task ends, whatever it is told."""
+    """Send no event of an asset. Airflow sends one for each that stands here when the task ends, come what may."""
     task: Any = context["ti"].task
     task.outlets = [outlet for outlet in task.outlets if outlet != asset]
 

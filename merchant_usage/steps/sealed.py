@@ -17,7 +17,7 @@ from merchant_usage.steps.due import ONE_DAY
 def sealed_totals(
     conn: Connection, dates: Collection[dt.date], now: dt.datetime, settings: Settings
 ) -> dict[dt.date, int]:
-    """Those of the dates that are sealed, by the clock and the rules of now too, and what each was last verified with."""
+    """Those of the dates that are sealed, by the clock and the rules of now too, and what each was verified with."""
     if not dates:
         return {}
     rules = ledger.key_rules(conn, min(dates) - ONE_DAY)

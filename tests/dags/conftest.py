@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,13 @@ collect_ignore = [
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     """Airflow, ready to run the DAG."""
     home = tmp_path_factory.mktemp("airflow")
-    environment = airflow_environment(home)
+    with running(home, airflow_environment(home)) as started:
+        yield started
+
+
+@contextmanager
+def running(home: Path, environment: dict[str, str]) -> Iterator[Runner]:
+    """An Airflow of its own home, ready to run the DAGs of its folder."""
     migrated = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], env=environment, capture_output=True, text=True, check=False
     )

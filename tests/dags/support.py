@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from local.airflow_environment import shipped_settings
+from merchant_usage.settings import DAG_ID
 from tests.support import PROJECT
 
 AIRFLOW_ENVIRONMENT = {
@@ -80,6 +81,7 @@ class Runner:
         environ: dict[str, str],
         conf: dict[str, Any] | None,
         *,
+        dag_id: str,
         scheduled: str | None,
         at: str | None,
         no_retries: bool,
@@ -91,6 +93,7 @@ class Runner:
         assert self._process.stdout is not None
         begin = self._log.stat().st_size
         request = {
+            "dag_id": dag_id,
             "environ": environ,
             "conf": conf,
             "scheduled": scheduled,
@@ -116,6 +119,7 @@ class Dag:
     runner: Runner
     connections: dict[str, str]
     temporary_folder: Path
+    dag_id: str = DAG_ID
 
     def run(
         self,
@@ -142,7 +146,14 @@ class Dag:
         connections = {name: value for name, value in self.connections.items() if name != without}
         environ = {"TMPDIR": str(self.temporary_folder), **connections, **environ}
         return self.runner.run(
-            environ, conf, scheduled=scheduled, at=at, no_retries=no_retries, last=last, clock_ahead=clock_ahead
+            environ,
+            conf,
+            dag_id=self.dag_id,
+            scheduled=scheduled,
+            at=at,
+            no_retries=no_retries,
+            last=last,
+            clock_ahead=clock_ahead,
         )
 
 
