@@ -12,6 +12,7 @@ from typing import Any
 from psycopg import Connection
 
 from bench import airflow_run, footprint, model
+from bench.against import changes, sheet
 from bench.data import LARGE, MEDIUM, MODEST, QUICK, SMALL, DataSet
 from bench.machine import machine
 from bench.race import LABELS, race
@@ -38,6 +39,19 @@ def main() -> None:
         show([machine_sheet(report), *tables], markdown=options.markdown)
     else:
         show([*sheets(report), *model.sheets(report)], markdown=options.markdown)
+    if options.against:
+        _compare(report, json.loads(options.against.read_text()), markdown=options.markdown)
+
+
+def _compare(report: dict[str, Any], stored: dict[str, Any], *, markdown: bool) -> None:
+    """Print what changed; what became worse is an error."""
+    try:
+        found = changes(report, stored)
+    except ValueError as error:
+        raise SystemExit(f"--against: {error}") from None
+    show([sheet(found)], markdown=markdown)
+    if any(each.worse for each in found):
+        raise SystemExit(1)
 
 
 def _options() -> argparse.Namespace:
@@ -54,17 +68,22 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="medians are over so many (default 5, with --dag 3, with --quick 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="say what became worse since --json wrote this (default 5 rounds)"
+    )
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     options = parser.parse_args()
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds takes 1 or more")
     if options.dag and len(options.data or ()) > 1:
         parser.error("--dag takes one data set")
+    if options.against and options.dag:
+        parser.error("--against compares data sets, not --dag")
     return options
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    rounds = options.rounds or (1 if options.quick else 3 if options.dag else 5)
+    rounds = options.rounds or (1 if options.quick and not options.against else 3 if options.dag else 5)
     with (
         Valkey(extra_config=VALKEY_CONFIG) as valkey,
         Postgres(settings=POSTGRES_SETTINGS) as postgres,
@@ -95,6 +114,8 @@ def _data_sets(options: argparse.Namespace) -> list[DataSet]:
 
 def _measure_data_set(stage: Stage, rounds: int, *, quick: bool) -> dict[str, Any]:
     data = stage.data
+    redis_bytes = footprint.redis_bytes(stage)
+    results, ratios = race(stage, rounds)
     measured: dict[str, Any] = {
         "name": data.name,
         "description": data.description,
@@ -102,8 +123,9 @@ def _measure_data_set(stage: Stage, rounds: int, *, quick: bool) -> dict[str, An
         "wanted": data.wanted,
         "keys": data.keys,
         "labels": LABELS,
-        "redis_bytes": footprint.redis_bytes(stage),
-        "results": race(stage, rounds),
+        "redis_bytes": redis_bytes,
+        "results": results,
+        "ratios": ratios,
         "wal": footprint.wal(stage),
     }
     if data in {MEDIUM, LARGE, QUICK}:

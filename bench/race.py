@@ -17,6 +17,8 @@ from bench.running import Stage
 ORIGINAL_UP_TO: Final = MODEST.wanted
 
 Results = dict[str, Figures]
+#: Of each entry of ours, round by round: its seconds over those of the floor.
+Ratios = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Entry:
     before: Literal["empty", "unchanged", "grown"] = "empty"
     #: Whether all wanted rows are in the table afterwards.
     moves: bool = True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this project that is measured."""
+        return self.label.startswith("(d)")
 
 
 ENTRIES: Final[Sequence[Entry]] = (
@@ -46,13 +53,14 @@ ENTRIES: Final[Sequence[Entry]] = (
     Entry("two_verified", "(d) by two: first load and second reading", "verified_by_two"),
     Entry("two_unchanged", "(d) by two: re-run, nothing changed", "verified_by_two", "unchanged"),
     Entry("live", "(d) first load of a day that still grows", "live"),
+    Entry("live_unchanged", "(d) re-run of a day that still grows, nothing changed", "live", "unchanged"),
     Entry("live_changed", "(d) re-run of a day that still grows, 10 % changed", "live", "grown"),
 )
 LABELS: Final = {entry.name: entry.label for entry in ENTRIES}
 
 
-def race(stage: Stage, rounds: int) -> Results:
-    """Run every contestant once a round; returns the median of each of its figures."""
+def race(stage: Stage, rounds: int) -> tuple[Results, Ratios]:
+    """Run every contestant once a round; returns the median of each of its figures, and its times of the floor's."""
     measured: dict[str, list[Figures]] = defaultdict(list)
     for number in range(rounds):
         for entry in ENTRIES:
@@ -67,7 +75,13 @@ def race(stage: Stage, rounds: int) -> Results:
             if entry.moves and (rows := stage.number("SELECT count(*) FROM merchant_usage")) != stage.data.wanted:
                 raise SystemExit(f"{entry.label}: left {rows:.0f} rows of {stage.data.wanted} behind")
         print(f"{stage.data.name}: round {number + 1} of {rounds} done", file=sys.stderr)
-    return {name: _median(runs) for name, runs in measured.items()}
+    floor = [run["seconds"] for run in measured["floor"]]
+    ratios = {
+        entry.name: [run["seconds"] / least for run, least in zip(measured[entry.name], floor, strict=True)]
+        for entry in ENTRIES
+        if entry.is_ours
+    }
+    return {name: _median(runs) for name, runs in measured.items()}, ratios
 
 
 def _median(runs: Sequence[Figures]) -> Figures:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.against import changes
 from bench.airflow_run import sheets as dag_sheets
 from bench.data import LARGE, MEDIUM, QUICK, SMALL
 from bench.model import Constants, Cost, Load
@@ -166,6 +167,69 @@ def test_the_model_computes_what_the_docs_say() -> None:
     assert cost.redis == pytest.approx(0.8)
     assert cost.xcom == pytest.approx(0.002)
     assert cost.scan_megabytes == pytest.approx(110)
+
+
+def a_report(ratios: list[float], *, megabytes: float = 50.0, name: str = "medium") -> dict[str, Any]:
+    of_entry = {"labels": {"live": "the live day"}, "ratios": {"live": ratios}}
+    return {
+        "rounds": len(ratios),
+        "data_sets": {name: {**of_entry, "results": {"live": {"megabytes": megabytes}, "floor": {"megabytes": 1}}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "worse"),
+    [
+        pytest.param([0.9, 1.0, 1.1], [0.9, 1.0, 1.1], False, id="the same"),
+        pytest.param([0.9, 1.0, 1.1], [1.0, 1.2, 1.5], False, id="within the noise"),
+        pytest.param([0.9, 1.0, 1.1], [1.15, 1.2, 1.3], False, id="hardly beyond it"),
+        pytest.param([0.9, 1.0, 1.1], [1.16, 1.2, 1.3], True, id="beyond it"),
+        pytest.param([1.2, 1.0, 1.1], [0.8, 0.5, 0.7], False, id="better"),
+    ],
+)
+def test_what_became_worse_is_told_from_noise(then: list[float], now: list[float], worse: bool) -> None:
+    found = {change.what: change for change in changes(a_report(now), a_report(then))}
+    assert found["medium: the live day"].worse is worse
+    assert found["medium: the live day"].now == sorted(now)[1]
+    assert not found["medium: MB, the live day"].worse
+    assert len(found) == 2
+
+
+def test_more_memory_is_worse() -> None:
+    *_, memory = changes(a_report([1, 1, 1], megabytes=53), a_report([1, 1, 1]))
+    assert (memory.then, memory.now, memory.worse) == (50, 53, True)
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "told"),
+    [
+        pytest.param(a_report([1, 1]), a_report([1, 1, 1]), "this run has 2 rounds", id="this one too short"),
+        pytest.param(a_report([1, 1, 1]), a_report([1]), "the stored one has 1 rounds", id="stored one too short"),
+        pytest.param(a_report([1, 1, 1]), a_report([1, 1, 1], name="small"), "medium", id="nothing in common"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(now: dict[str, Any], then: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        changes(now, then)
+
+
+def test_a_stored_run_is_compared_with_and_fails_where_it_was_better(
+    quick: tuple[dict[str, Any], str], tmp_path: Path
+) -> None:
+    report, _ = quick
+    report = {**report, "rounds": 3}
+    now, then = tmp_path / "now.json", tmp_path / "then.json"
+    now.write_text(json.dumps(report))
+    same = bench("--read", now, "--against", now)
+    assert same.returncode == 0, same.stderr
+    assert "0 of" in same.stdout
+    better = json.loads(json.dumps(report))
+    better["data_sets"][QUICK.name]["ratios"]["live_unchanged"] = [0.001]
+    then.write_text(json.dumps(better))
+    slower = bench("--read", now, "--against", then)
+    assert slower.returncode == 1
+    assert "1 of" in slower.stdout
+    assert "WORSE" in slower.stdout
 
 
 @pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--quick", "--full"), ("--data", "huge")], ids=" ".join)
