@@ -28,7 +28,7 @@ def changes(report: dict[str, Any], stored: dict[str, Any]) -> list[Change]:
     """What both have measured.
 
     Of times the ratios to the floor of the same round are compared: another machine, or one that was busier, is as fast
-    for both. Something is worse if even its best round is worse than the worst one that is stored, and by a twentieth more.
+    for both. Something is worse if even its best round is worse than the worst one that is stored, by a twentieth more.
 
     Raises:
         ValueError: a report has too few rounds, or they have no data set in common.
