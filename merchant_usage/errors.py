@@ -139,6 +139,18 @@ class BatchesNotStored(RunIncomplete):
         super().__init__(f"{missing} of {total} batches were not stored, so this run is not proven.")
 
 
+class NotSealed(UsageError):
+    """What was verified could not be sealed: the ledger keeps its verdict, and the next run seals it."""
+
+    heals = True
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"What this run has verified is in the ledger, but could not be sealed: {why}. Nothing was lost; the run "
+            "can be repeated, and the next one seals what this one left."
+        )
+
+
 class ReadingsGone(RunIncomplete):
     """What a run read of live dates is not there any more to be compared with."""
 

@@ -21,6 +21,7 @@ from merchant_usage.errors import (
 )
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
+from merchant_usage.model.dates import local_date, oldest_kept
 from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.report import DateVerdict
 from merchant_usage.model.run import Plan, Run
@@ -33,8 +34,11 @@ from merchant_usage.sink.source import remember_servers
 from merchant_usage.sink.transactions import transaction
 from merchant_usage.source.server import require_whole_source
 from merchant_usage.source.shards import RedisClient
+from merchant_usage.steps.audit import audit_daily
 from merchant_usage.steps.reader import Reader, ReaderAhead
 from merchant_usage.steps.scan import scan
+from merchant_usage.steps.seal import seal_dates
+from merchant_usage.steps.signature import signer
 from merchant_usage.steps.store import BatchResult, store_batch, totals_by_date
 from merchant_usage.steps.verify import Claim, verify
 
@@ -94,6 +98,8 @@ def prove(
     Raises:
         RunIncomplete: a batch has no result, so the run cannot be proven.
         UsageMismatch: Redis and PostgreSQL do not agree; the ledger says so.
+        NotSealed: what is verified could not be sealed.
+        SettingsError: the key that seals are signed with cannot be used.
     """
     result = totals_by_date(results)
     for date, count in plan.dead_letters.items():
@@ -107,6 +113,7 @@ def prove(
         causes.update(dict.fromkeys(partial.failed_dates if partial else batch.dates, failure or ""))
         causes.update(partial.date_failures if partial else {})
     with record_failure(conn, plan.attempt):
+        sign = signer(settings.seal_key_file)
         require_whole_source(client, settings.key_prefix)
         proof = verify(client, conn, Claim(plan.scopes, batches, result, plan.attempt), settings, plan.now)
         _add_failures(proof, causes)
@@ -115,9 +122,15 @@ def prove(
         ledger.finish(conn, plan.attempt, proof.reports, clock.now())
         if plan.source is not None:
             remember_servers(conn, plan.source.servers, plan.now)
-    if on_proof is not None:
-        on_proof(proof)
-    _log_verdicts(proof)
+    try:
+        proof.seals = seal_dates(conn, proof.reports, plan.run_id, _sealed_since(plan, settings), sign)
+        if plan.is_sweep:
+            proof.audit = audit_daily(conn, plan.now, settings)
+    finally:
+        # The verdicts stand, whatever becomes of the seals.
+        if on_proof is not None:
+            on_proof(proof)
+        _log_verdicts(proof)
     if proof.regressed_count:
         log.warning(
             f"{proof.regressed_count:,} counter(s) are lower in Redis than in PostgreSQL, or were: "
@@ -136,6 +149,13 @@ def prove(
     with transaction(conn):
         conn.execute(query("delete_readings"), {"run_id": plan.run_id, "attempt": plan.attempt_number})
     return proof
+
+
+def _sealed_since(plan: Plan, settings: Settings) -> dt.date:
+    """From which date on a run looks for what an earlier one verified and did not seal. Once a day further back."""
+    today = local_date(plan.now, settings)
+    oldest = oldest_kept(today, settings)
+    return min(oldest, today - dt.timedelta(days=settings.audit_days)) if plan.is_sweep else oldest
 
 
 def _add_failures(proof: Proof, causes: Mapping[dt.date, str]) -> None:

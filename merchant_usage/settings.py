@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -47,6 +48,16 @@ def _prefix(text: str) -> str:
     if len(text) > MAX_PREFIX or text.endswith(":"):  # it would look for `usage::acme:...`
         raise ValueError
     return text
+
+
+def _absolute_path(text: str) -> str:
+    if not Path(text).is_absolute():  # of a worker nobody knows in which folder it works
+        raise ValueError
+    return text
+
+
+def _storage_path(text: str) -> str:
+    return text if re.match("[a-z][a-z0-9+.-]*://.", text) else _absolute_path(text)
 
 
 def _variable(name: str, read: Callable[[str], Any], takes: str) -> dict[str, Any]:
@@ -175,6 +186,29 @@ class Settings:
             "USAGE_LEDGER_RETENTION_DAYS",
             _whole(30, 36_500),
             "days after which resolved dead letters, alerts and superseded attempts are forgotten: 30 to 36500",
+        ),
+    )
+    audit_days: int = field(
+        default=35,
+        metadata=_variable(
+            "USAGE_AUDIT_DAYS", _whole(1, 3660), "days whose seals the first run of a day looks at anew: 1 to 3660"
+        ),
+    )
+    seal_key_file: str = field(
+        default="",
+        metadata=_variable(
+            "USAGE_SEAL_KEY_FILE",
+            _absolute_path,
+            "the absolute path of a file with an Ed25519 private key in PEM, which seals are signed with",
+        ),
+    )
+
+    seal_export: str = field(
+        default="",
+        metadata=_variable(
+            "USAGE_SEAL_EXPORT",
+            _storage_path,
+            "where runs of the DAG write each seal: an absolute path, or an address such as s3://aws_default@bucket/seals",
         ),
     )
 

@@ -48,6 +48,8 @@ TABLES = (
     "usage_deletion",
     "usage_absence",
     "usage_source",
+    "usage_seal",
+    "usage_seal_page",
 )
 
 

@@ -167,6 +167,38 @@ verdicts and decisions stay. The first scheduled run of each day does the same b
 exit codes: 0 done, 2 bad settings or schema, 3 PostgreSQL
 """
 
+AUDIT = f"""\
+examples:
+  {PROGRAM} audit                                            the last USAGE_AUDIT_DAYS days
+  {PROGRAM} audit --from 2026-11-20 --to 2026-11-21          these days
+  {PROGRAM} audit --against checkpoints.jsonl                and look whether these seals are still there
+  {PROGRAM} audit --json | jq '.dates[] | select(.state != "intact")'
+
+Hashes what PostgreSQL holds anew, and compares it with what was sealed: each date is intact, changed (with the
+merchants that did) or not sealed. The chain of all seals is followed, too. A checkpoint is a line of seals --export,
+kept elsewhere.
+
+exit codes: 0 all intact, 1 not, 2 bad arguments, settings or schema, 3 PostgreSQL
+"""
+
+SEALS = f"""\
+examples:
+  {PROGRAM} seals                                            what was sealed, when and why
+  {PROGRAM} seals --export                                   checkpoints for audit --against: keep them elsewhere
+  {PROGRAM} seals --export --after 1200                      those after seal 1200
+
+exit codes: 0 done, 2 bad arguments, settings or schema, 3 PostgreSQL
+"""
+
+PROVE = f"""\
+examples:
+  {PROGRAM} prove acme 2026-11-20                            what was sealed of acme on that day, as JSON
+
+Who has a checkpoint of the seal can check it without us: docs/reference/verify_seal.py.
+
+exit codes: 0 done, 2 nothing that could be proven, bad arguments, settings or schema, 3 PostgreSQL
+"""
+
 DAG_FILE = f"""\
 examples:
   {PROGRAM} dag-file                      show it
@@ -233,6 +265,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_resolve(commands)
     _add_decisions(commands)
     _add_prune(commands)
+    _add_audit(commands)
+    _add_seals(commands)
+    _add_prove(commands)
     _add_dag_file(commands)
     _add_completion(commands)
     return parser
@@ -361,6 +396,28 @@ def _add_prune(commands: Commands) -> None:
     command = _add(commands, "prune", "commands:prune", summary, PRUNE)
     command.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
     _add_json(command)
+
+
+def _add_audit(commands: Commands) -> None:
+    summary = "look whether what is stored is still what was sealed, and whether the chain of seals is whole"
+    command = _add(commands, "audit", "audit:audit", summary, AUDIT)
+    command.add_argument("--from", dest="from_date", metavar="DATE", help=f"first date: {DAYS}")
+    command.add_argument("--to", dest="to_date", metavar="DATE", help="last date, included (default: yesterday)")
+    command.add_argument("--against", metavar="FILE", help="checkpoints that must be in the chain, a line a seal")
+    _add_json(command)
+
+
+def _add_seals(commands: Commands) -> None:
+    summary = "list the seals, or export them as checkpoints"
+    command = _add(commands, "seals", "audit:list_seals", summary, SEALS)
+    command.add_argument("--export", action="store_true", help="write a line of JSON a seal")
+    command.add_argument("--after", type=_how_many, default=0, metavar="N", help="only seals with a larger number")
+
+
+def _add_prove(commands: Commands) -> None:
+    command = _add(commands, "prove", "audit:prove", "write what shows what was sealed of a merchant on a date", PROVE)
+    command.add_argument("merchant", metavar="MERCHANT", help="its id")
+    command.add_argument("day", metavar="DATE", help=DAYS)
 
 
 def _add_dag_file(commands: Commands) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from merchant_usage.model.dates import KeyRules, Scope, is_settled
+from merchant_usage.model.dates import KeyRules, Scope, is_settled, local_date
 from merchant_usage.model.risk import SourceState
 from merchant_usage.settings import Settings
 
@@ -33,6 +33,13 @@ class Run:
     interval: tuple[dt.datetime, dt.datetime] | None = None
     #: Who asked for it, where that is known.
     requested_by: str | None = None
+
+    def is_sweep(self, settings: Settings) -> bool:
+        """Whether it is the first scheduled run of a day, which does what is done once a day."""
+        if self.interval is None:
+            return False
+        start = self.interval[0]
+        return local_date(start - settings.interval, settings) != local_date(start, settings)
 
     def scopes(self, settings: Settings, others: Iterable[KeyRules] = ()) -> dict[dt.date, Scope]:
         """Its dates, each with whether it is settled by now, also by other rules that runs went by."""
@@ -63,6 +70,8 @@ class Plan:
     lowered: dict[dt.date, tuple[int, int]] = field(default_factory=dict)
     #: What the scan saw of Redis itself; nothing of a run of some merchants only.
     source: SourceState | None = None
+    #: Of the first scheduled run of a day.
+    is_sweep: bool = False
 
     @property
     def attempt(self) -> Attempt:
@@ -90,6 +99,7 @@ class Plan:
             "dead_letters": {date.isoformat(): count for date, count in self.dead_letters.items()},
             "lowered": {date.isoformat(): list(sums) for date, sums in self.lowered.items()},
             "source": self.source and self.source.to_json(),
+            "is_sweep": self.is_sweep,
         }
 
     @classmethod
@@ -103,4 +113,5 @@ class Plan:
             data["attempt"],
             {dt.date.fromisoformat(date): (before, now) for date, (before, now) in data.get("lowered", {}).items()},
             SourceState.from_json(data["source"]) if data.get("source") else None,
+            data.get("is_sweep", False),
         )

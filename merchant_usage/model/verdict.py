@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from merchant_usage.model.audit import Audit
 from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.report import DateReport, DateVerdict
+from merchant_usage.model.seal import Seal
 
 
 class Verdict(StrEnum):
@@ -164,6 +166,9 @@ class Proof:
     regressed_count: int = 0
     merchants: list[tuple[Any, ...]] = field(default_factory=list)
     regressed: list[Difference] = field(default_factory=list)
+    #: What was sealed after it, and what the audit of the day found, if this run made it.
+    seals: list[Seal] = field(default_factory=list)
+    audit: Audit | None = None
 
     @property
     def is_void(self) -> bool:

@@ -42,6 +42,12 @@ RUN: Final[Rights] = (
     | _on("usage_source", "SELECT INSERT UPDATE DELETE")
     | _on("usage_deletion", "SELECT")
     | _on("usage_absence", "SELECT INSERT DELETE")
+    | _on("usage_seal", "SELECT INSERT")
+    | _on("usage_seal_page", "SELECT INSERT")
+)
+#: `audit`, `prove` and `seals`.
+AUDIT: Final[Rights] = (
+    _LEDGER | _on("merchant_usage", "SELECT") | _on("usage_seal", "SELECT") | _on("usage_seal_page", "SELECT")
 )
 #: A run that deletes from Redis.
 CLEAN_UP: Final[Rights] = _on("usage_deletion", "SELECT INSERT UPDATE DELETE")

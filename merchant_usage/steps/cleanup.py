@@ -206,6 +206,11 @@ def _delete_page(client: RedisClient, conn: Connection, rows: Sequence[_Row], pr
     return len(gone)
 
 
+def deletion_dates(conn: Connection) -> set[dt.date]:
+    """The dates of which a clean-up that was cut short has left something."""
+    return {row[1] for row in conn.execute(query("select_deletions"))}
+
+
 def recover_deletions(client: RedisClient, conn: Connection, settings: Settings) -> None:
     """Bring to its end what a clean-up that was cut short has left: before anything else is made of these keys.
 

@@ -1,6 +1,7 @@
 """Forgets what nobody needs any more: dead letters that were resolved, alerts, and attempts that were superseded.
 
-Verdicts, decisions and counters stay for ever. Rows go in batches of their own transactions, so many a call at most.
+Verdicts, decisions, seals and counters stay for ever. Rows go in batches of their own transactions, so many a call
+at most.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import psycopg
 from psycopg import Connection
 
 from merchant_usage.log import Log
-from merchant_usage.model.dates import local_date
 from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings
 from merchant_usage.sink.queries import query
@@ -67,10 +67,7 @@ def prune(
 
 def prune_daily(conn: Connection, run: Run, settings: Settings) -> None:
     """Prune if this is the first scheduled run of a day. That it cannot be done fails no run."""
-    if run.interval is None:
-        return
-    start = run.interval[0]
-    if local_date(start - settings.interval, settings) == local_date(start, settings):
+    if not run.is_sweep(settings):
         return
     try:
         found = prune(conn, run.now, settings, most=MAX_ROWS_A_DAY)

@@ -27,11 +27,13 @@ from merchant_usage.sink.server import require_primary
 from merchant_usage.sink.transactions import again_on_conflict, transaction
 from merchant_usage.source.counters import read_page, scan_pages, with_date
 from merchant_usage.source.shards import RedisClient
-from merchant_usage.steps.cleanup import recover_deletions
+from merchant_usage.steps.cleanup import deletion_dates, recover_deletions
 from merchant_usage.steps.old_keys import OldKeys
 from merchant_usage.steps.preflight import require_usage
 from merchant_usage.steps.prune import prune_daily
 from merchant_usage.steps.returned import flag_returned
+from merchant_usage.steps.seal import sealed_anew
+from merchant_usage.steps.signature import signer
 from merchant_usage.steps.source_risks import inspect_source
 from merchant_usage.text import shown
 
@@ -97,7 +99,9 @@ def scan(
     with transaction(conn):
         conn.execute(query("prune_readings"), {**attempt_parameters(attempt), "now": run.now})
     with record_failure(conn, attempt):
-        recover_deletions(client, conn, settings)
+        left = deletion_dates(conn)
+        with sealed_anew(conn, left, run.run_id, signer(settings.seal_key_file) if left else None):
+            recover_deletions(client, conn, settings)
         open_names = dead_letters.open_names(conn)
         if run.merchant_ids is None:
             scopes.update(_retry_dead_letters(client, conn, run, settings))
@@ -144,7 +148,10 @@ def scan(
     with record_failure(conn, attempt):
         source = inspect_source(client, conn, batches, settings) if run.merchant_ids is None else None
     ordered = tuple(scopes[date] for date in sorted(scopes))
-    return Plan(run.run_id, ordered, run.now, dict(bad_by_date), attempt.number, lowered, source), batches
+    plan = Plan(
+        run.run_id, ordered, run.now, dict(bad_by_date), attempt.number, lowered, source, run.is_sweep(settings)
+    )
+    return plan, batches
 
 
 def _other_rules(conn: Connection, run: Run, settings: Settings) -> list[KeyRules]:

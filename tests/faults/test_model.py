@@ -133,10 +133,12 @@ class Machine(RuleBasedStateMachine):
         conn = self.usage.conn
         conn.execute("DROP TABLE merchant_usage")
         conn.execute("CREATE TABLE merchant_usage (LIKE unparted INCLUDING ALL) PARTITION BY RANGE (date)")
-        conn.execute(
-            "TRUNCATE usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision, usage_deletion,"
-            " usage_absence, usage_proposal"
-        )
+        with conn.transaction():
+            conn.execute("SET LOCAL session_replication_role = replica")
+            conn.execute(
+                "TRUNCATE usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision, usage_deletion,"
+                " usage_absence, usage_proposal, usage_seal, usage_seal_page"
+            )
         self.make_partitions()
         self.increment({0, 1}, set(WHO), by)
 

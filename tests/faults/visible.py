@@ -67,6 +67,8 @@ def back_up(conn: Connection) -> Backup:
 def restore(conn: Connection, backup: Backup) -> None:
     """Everything as it was then."""
     with conn.transaction():
+        # A backup is laid under the triggers, as pg_restore does it.
+        conn.execute("SET LOCAL session_replication_role = replica")
         conn.execute(f"TRUNCATE {', '.join(_tables(conn))}".encode())
         for name, data in backup.items():
             with conn.cursor().copy(f"COPY {name} FROM STDIN (FORMAT binary)".encode()) as copy:

@@ -28,7 +28,7 @@ GRANT SELECT, INSERT, UPDATE ON merchant_usage TO {ROLE};
 GRANT SELECT, INSERT, UPDATE, DELETE ON usage_run, usage_dead_letter, usage_alert, usage_reading, usage_deletion,
     usage_source TO {ROLE};
 GRANT SELECT, INSERT, DELETE ON usage_absence TO {ROLE};
-GRANT SELECT, INSERT ON usage_decision, usage_proposal TO {ROLE};
+GRANT SELECT, INSERT ON usage_decision, usage_proposal, usage_seal, usage_seal_page TO {ROLE};
 """
 
 Told = Callable[[], str]

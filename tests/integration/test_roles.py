@@ -37,6 +37,7 @@ PASSWORD: Final = "a-password"
 NOW = clock.now()
 TODAY = NOW.date()
 DAY, OLD = TODAY - dt.timedelta(days=3), TODAY - dt.timedelta(days=30)
+SEALED = TODAY - dt.timedelta(days=4)
 REGRESSED, STALE = key("regressed", DAY), key("stale", OLD)
 
 # PostgreSQL
@@ -231,6 +232,12 @@ def pipeline_works(
         usage.client.delete(raw(key("goes", DAY)))
         tell(["aggregate", "--from", str(DAY), "--to", str(TODAY)])
 
+    def seal() -> None:
+        """Twice: the second version is compared with the first."""
+        for value in (1, 2):
+            usage.write({key("acme", SEALED): value})
+            tell(["aggregate", "--date", str(SEALED)])
+
     def clean() -> None:
         with redis_from_url() as client, postgres_from_url() as conn:
             run = Run(usage.new_run_id(), "manual", (DAY,), NOW)
@@ -250,7 +257,16 @@ def pipeline_works(
             for person in ("alice", "bob"):
                 tell(["resolve", raw(REGRESSED).decode(), "--accept", "--by", person])
 
-    return [aggregate, clean, raise_alert, forget, decide, lambda: tell(["status"]), lambda: tell(["dead-letters"])]
+    return [
+        aggregate,
+        seal,
+        clean,
+        raise_alert,
+        forget,
+        decide,
+        lambda: tell(["status"]),
+        lambda: tell(["dead-letters"]),
+    ]
 
 
 def test_the_pipeline_may_do_its_work(pipeline_works: list[Work], usage: Usage) -> None:
@@ -310,7 +326,13 @@ def reader_works(
     give(database, "usage_reader")
     monkeypatch.setenv(POSTGRES_URL, url_as("usage_reader", database_url))
     asked = [ask(statement) for statement in [*statements_on("tables.md"), *statements_on("red-run.md")]]
-    return [lambda: tell(["status"]), lambda: tell(["dead-letters"]), lambda: tell(["decisions"]), *asked]
+    return [
+        lambda: tell(["status"]),
+        lambda: tell(["audit"]),
+        lambda: tell(["dead-letters"]),
+        lambda: tell(["decisions"]),
+        *asked,
+    ]
 
 
 @pytest.fixture

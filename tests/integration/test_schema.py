@@ -32,6 +32,7 @@ FILES = [
     "009_source",
     "010_packed_readings",
     "011_absence",
+    "014_seals",
     "015_approvals",
 ]
 

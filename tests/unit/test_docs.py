@@ -83,7 +83,7 @@ def codes(cell: str) -> list[str]:
 
 
 def test_every_setting_is_told_with_its_default() -> None:
-    told = {codes(name)[0]: codes(default)[0] for name, default, _ in table_under("settings.md", "Settings")}
+    told = {codes(name)[0]: "".join(codes(default)) for name, default, _ in table_under("settings.md", "Settings")}
     assert set(told) == set(VARIABLES)
     assert load_settings(told) == load_settings({})
 
@@ -91,7 +91,7 @@ def test_every_setting_is_told_with_its_default() -> None:
 def test_the_example_of_an_environment_has_all_settings_with_their_defaults_and_both_addresses() -> None:
     lines = (PROJECT / ".env.example").read_text(encoding="utf-8").splitlines()
     given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    told = {codes(name)[0]: codes(default)[0] for name, default, _ in table_under("settings.md", "Settings")}
+    told = {codes(name)[0]: "".join(codes(default)) for name, default, _ in table_under("settings.md", "Settings")}
     addresses = {name: given.pop(name) for name in (REDIS_URL, POSTGRES_URL)}
     assert given == told
     assert parse_redis_url(addresses[REDIS_URL])
@@ -106,7 +106,7 @@ def test_every_verdict_and_reason_is_told(heading: str, kind: type[Verdict | Dat
 
 
 # Those that a person may want to read.
-TOLD_BY_COLUMN = {"merchant_usage", "usage_dead_letter", "usage_decision", "usage_run"}
+TOLD_BY_COLUMN = {"merchant_usage", "usage_dead_letter", "usage_decision", "usage_run", "usage_seal"}
 
 
 def test_every_table_is_told() -> None:

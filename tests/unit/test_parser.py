@@ -27,6 +27,9 @@ COMMANDS = (
     "resolve",
     "decisions",
     "prune",
+    "audit",
+    "seals",
+    "prove",
     "dag-file",
     "completion",
 )
@@ -64,7 +67,8 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_its_function(command: str) -> None:
-    words = {"resolve": ["resolve", "key", "--keep"], "completion": ["completion", "bash"]}.get(command, [command])
+    given = {"resolve": ["key", "--keep"], "completion": ["bash"], "prove": ["acme", "yesterday"]}
+    words = [command, *given.get(command, [])]
     module, _, function = build_parser().parse_args(words).command.partition(":")
     assert callable(getattr(importlib.import_module(f"merchant_usage.cli.{module}"), function))
 

@@ -29,6 +29,9 @@ DEFAULTS = {
     "USAGE_ON_REGRESSION": ("on_regression", OnRegression.KEEP),
     "USAGE_APPROVALS": ("approvals", 1),
     "USAGE_DELETE_STALE_KEYS": ("delete_stale_keys", False),
+    "USAGE_AUDIT_DAYS": ("audit_days", 35),
+    "USAGE_SEAL_KEY_FILE": ("seal_key_file", ""),
+    "USAGE_SEAL_EXPORT": ("seal_export", ""),
 }
 
 
@@ -68,6 +71,10 @@ GOOD = [
     ("USAGE_ON_REGRESSION", "carry", OnRegression.CARRY),
     ("USAGE_APPROVALS", "2", 2),
     ("USAGE_DELETE_STALE_KEYS", "true", True),
+    ("USAGE_AUDIT_DAYS", "1", 1),
+    ("USAGE_SEAL_EXPORT", "s3://aws_default@bucket/seals", "s3://aws_default@bucket/seals"),
+    ("USAGE_SEAL_EXPORT", "/var/seals", "/var/seals"),
+    ("USAGE_SEAL_KEY_FILE", "/etc/usage/seal.pem", "/etc/usage/seal.pem"),
 ]
 
 
@@ -94,6 +101,9 @@ BAD = {
     "USAGE_ON_REGRESSION": ["Keep!", "lower", "carry,keep"],
     "USAGE_APPROVALS": ["0", "3", "two", "true", "-1"],
     "USAGE_DELETE_STALE_KEYS": ["y", "0", "delete"],
+    "USAGE_AUDIT_DAYS": ["0", "3661", "5w"],
+    "USAGE_SEAL_EXPORT": ["seals", "s3:bucket", "://x"],
+    "USAGE_SEAL_KEY_FILE": ["seal.pem", "~/seal.pem"],
 }
 
 

@@ -1,0 +1,125 @@
+"""What an audit says of sealed dates and of the chain, and how that reads. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from merchant_usage.model.seal import Seal
+from merchant_usage.text import shown
+
+#: Merchants that a sentence names.
+MOST_TOLD: Final = 10
+#: Merchants of a date that are named; the others are counted. And problems of the chain.
+MOST_NAMED: Final = 100
+
+
+class MerchantChange(NamedTuple):
+    """A merchant whose leaf is another than it was: what it had in all, and has. None: no counter at all."""
+
+    merchant_id: str
+    before: int | None
+    after: int | None
+
+
+class SealState(StrEnum):
+    """How a date stands beside its seal."""
+
+    INTACT = "intact"
+    CHANGED = "changed"
+    NOT_SEALED = "not sealed"
+
+
+@dataclass(slots=True)
+class DateAudit:
+    """What an audit says of a date.
+
+    Attributes:
+        seal: the newest version; None if there is none.
+        root: that of what is stored now.
+        total: the sum that is stored now.
+        merchants: those that changed; of many the first.
+        merchant_count: how many changed.
+        leaves_changed: the leaves that were kept beside the seal are not those that were sealed, so that they may not
+            say which merchants changed.
+    """
+
+    date: dt.date
+    state: SealState
+    seal: Seal | None = None
+    root: bytes = b""
+    total: int = 0
+    merchants: list[MerchantChange] = field(default_factory=list)
+    merchant_count: int = 0
+    leaves_changed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "date": self.date.isoformat(),
+            "state": str(self.state),
+            "seal": self.seal and self.seal.to_json(),
+            "root": self.root.hex() or None,
+            "total": str(self.total),
+            "changed_merchants": self.merchant_count,
+            "merchants": [
+                {"merchant_id": who, "sealed": _text(before), "stored": _text(after)}
+                for who, before, after in self.merchants
+            ],
+            "leaves_changed": self.leaves_changed,
+        }
+
+
+@dataclass(slots=True)
+class Audit:
+    """What an audit found: of each date, of the chain, and beside checkpoints. Problems are sentences."""
+
+    dates: list[DateAudit] = field(default_factory=list)
+    chain: list[str] = field(default_factory=list)
+    against: list[str] = field(default_factory=list)
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not (self.chain or self.against) and all(each.state is SealState.INTACT for each in self.dates)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "intact": self.is_intact,
+            "dates": [each.to_json() for each in self.dates],
+            "chain": self.chain,
+            "against": self.against,
+        }
+
+
+def format_changes(found: DateAudit) -> str:
+    """Which merchants of a date changed, and how, in sentences."""
+    named = "; ".join(map(format_change, found.merchants[:MOST_TOLD]))
+    more = f"; and {found.merchant_count - MOST_TOLD:,} more" if found.merchant_count > MOST_TOLD else ""
+    told = (
+        f"Merchants that changed: {named}{more}." if found.merchants else "No leaf that was kept tells which merchant."
+    )
+    return (
+        f"{told} The leaves beside the seal were changed, too, so there may be others."
+        if found.leaves_changed
+        else told
+    )
+
+
+def format_change(change: MerchantChange) -> str:
+    """What a merchant had and has."""
+    who = shown(change.merchant_id)
+    if change.before is None:
+        return f"{who} was not there, and has {change.after:,}"
+    if change.after is None:
+        return f"{who} had {change.before:,}, and is not there"
+    if change.before == change.after:
+        return f"{who} has {change.after:,} in all as it had, in other counters"
+    return f"{who} had {change.before:,}, and has {change.after:,}"
+
+
+def _text(value: int | None) -> str | None:
+    return None if value is None else str(value)
