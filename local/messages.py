@@ -17,15 +17,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, Final
+from unittest import mock
 
 import psycopg
 import redis
 from psycopg import Connection
 
 from local.servers import Postgres, Valkey
+from merchant_usage import clock
 from merchant_usage.alerts.alert import AlertKind, Discrepancy
 from merchant_usage.alerts.collect import gather, gather_risks
 from merchant_usage.alerts.register import AT_MOST, Entry, Notification, Register
+from merchant_usage.alerts.seals import gather_seals
 from merchant_usage.alerts.slack_message import render
 from merchant_usage.connections import prepare
 from merchant_usage.model.dates import Scope
@@ -39,9 +42,11 @@ from merchant_usage.orchestration.alerts.failure_notes import DATES, DISCREPANCY
 from merchant_usage.orchestration.alerts.verified import with_command
 from merchant_usage.orchestration.dag_runs import DagRunFacts
 from merchant_usage.orchestration.names import SCAN_TASK_ID, VERIFY_TASK_ID
+from merchant_usage.orchestration.seal_export import alert_of_export
 from merchant_usage.pipeline import aggregate
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import schema
+from merchant_usage.steps.audit import audit
 from merchant_usage.steps.source_risks import evictions
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "images" / "messages"
@@ -126,8 +131,22 @@ def _of_dates(client: redis.Redis, conn: Connection, settings: Settings) -> Iter
     )
     scopes = [Scope(report.date, settled=True) for report in proof.reports]
     yield from map(with_command, gather(client, conn, proof, scopes, RUN_ID, settings, NOW).notifications)
+    yield from _of_seals(client, conn, settings)
     may_evict = evictions([ServerState("redis.example:6379", "1", 0, "allkeys-lru")], {})
     yield from gather_risks(conn, SourceState(risks=tuple(may_evict)), RUN_ID, NOW)
+
+
+def _of_seals(client: redis.Redis, conn: Connection, settings: Settings) -> Iterator[Notification]:
+    """Usage that comes late, and a row that somebody changes after that."""
+    day = TODAY - dt.timedelta(days=4)
+    for counters in ({"acme": 21_223, "b:eu": 512}, {"acme": 21_903, "b:eu": 512}):
+        for merchant_id, value in counters.items():
+            client.set(build_key(settings.key_prefix, CounterKey(merchant_id, day, "api_calls")), value)
+        with mock.patch.object(clock, "now", return_value=NOW):
+            aggregate(client, conn, Run(RUN_ID, "manual", (day,), NOW), settings)
+    conn.execute("UPDATE merchant_usage SET metric_value = 12 WHERE merchant_id = 'b:eu' AND date = %s", [day])
+    yield from gather_seals(conn, audit(conn, day, day), RUN_ID, NOW)
+    yield from alert_of_export(conn, ["USAGE_SEAL_EXPORT cannot be written (PermissionError)"], RUN_ID, NOW)
 
 
 # How it looks, in pixels.

@@ -5,7 +5,7 @@ WHERE alert_key IN (
     SELECT alert_key
     FROM usage_alert
     WHERE raised_at < %(before)s::timestamptz
-      AND (resolved_at IS NOT NULL OR kind IN ('no_data', 'about_to_expire', 'incomplete'))
+      AND (resolved_at IS NOT NULL OR kind IN ('no_data', 'about_to_expire', 'incomplete', 'late_usage'))
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 );

@@ -28,6 +28,12 @@ class AlertKind(StrEnum):
     ABOUT_TO_EXPIRE = "about_to_expire"
     INCOMPLETE = "incomplete"
     SOURCE_AT_RISK = "source_at_risk"
+    #: A date that was sealed has another version, and nobody decided that.
+    LATE_USAGE = "late_usage"
+    #: What is stored is not what was sealed.
+    SEAL_BROKEN = "seal_broken"
+    #: Seals could not be written down outside of the database.
+    SEAL_NOT_EXPORTED = "seal_not_exported"
     #: Never a message: that an incident is open in PagerDuty.
     INCIDENT = "incident"
     #: Never a message: that one of a kind got no answer, and is told once more.

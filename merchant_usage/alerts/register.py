@@ -67,8 +67,7 @@ class Register:
 
     def raise_alert(self, alert: Alert, now: dt.datetime) -> Notification | None:
         """Enter an alert; returns what to send, or None if it was told before or would be one too many."""
-        before = self.entries.get(alert.key)
-        if before is not None and before.is_open and before.sent:
+        if self.is_told(alert.key):
             return None
         failures = self._open_failures() - {alert.key}
         in_a_row = len(failures) + 1
@@ -77,6 +76,11 @@ class Register:
         left_out = self._left_out(kind, alert.key) if send else 0
         self._keep(Entry(alert.key, kind, now, alert.run_id, send, now if kind in PASSING else None))
         return Notification(replace(alert, kind=kind), left_out, in_a_row) if send else None
+
+    def is_told(self, key: str) -> bool:
+        """Whether an alert was told, and nothing has put it right since."""
+        entry = self.entries.get(key)
+        return entry is not None and entry.is_open and entry.sent
 
     def has_room(self, kind: AlertKind, now: dt.datetime) -> bool:
         """Whether one more message of this kind may go out now."""

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, object_session
 
 from merchant_usage.model.dates import format_dates, summarise_dates
 from merchant_usage.model.report import DateReport, DateVerdict, format_kinds, together
+from merchant_usage.model.seal import Seal
 from merchant_usage.orchestration.alerts.failure_notes import FAILURE_KEY_OF_NOTE
 from merchant_usage.orchestration.compat import push_for_scheduler, pushed
 from merchant_usage.orchestration.names import TASK_IDS, VERIFY_TASK_ID
@@ -98,6 +99,15 @@ def _describe_alike(verdict: str, reports: Sequence[DateReport], *, briefly: boo
     changes = {"new": counts.inserted, "raised": counts.updated, "dead letters": counts.dead_letters}
     changed = format_kinds({what: number for what, number in changes.items() if number})
     return f"{named}: {verdict}, {all_of_them.totals}" + (f" ({changed})" if changed else "")
+
+
+def with_seals(note: str, seals: Sequence[Seal]) -> str:
+    """A note with the seals that the run has made, as far as there is room: it shows if one is made anew later."""
+    for seal in seals:
+        line = f"\n\nSeal {seal.number}: {seal.date} version {seal.version}, chain {seal.chain.hex()}"
+        if len(note) + len(line) <= LONGEST:
+            note += line
+    return note
 
 
 def note_of(session: Session, dag_run: Any) -> str:

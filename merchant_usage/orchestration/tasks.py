@@ -25,7 +25,7 @@ from merchant_usage.orchestration.connections import airflow_errors, usage_postg
 from merchant_usage.orchestration.handover import NothingToDo
 from merchant_usage.orchestration.names import SCAN_TASK_ID
 from merchant_usage.orchestration.requests import requested_run
-from merchant_usage.orchestration.run_notes import describe_dates, format_verdict, push_note
+from merchant_usage.orchestration.run_notes import describe_dates, format_verdict, push_note, with_seals
 from merchant_usage.orchestration.sealed_days import SealedDays, tell_days
 from merchant_usage.settings import Settings
 from merchant_usage.sink import schema
@@ -35,6 +35,8 @@ from merchant_usage.steps.clocks import require_right_clock
 from merchant_usage.steps.due import due_dates
 from merchant_usage.steps.preview import preview
 from merchant_usage.steps.scan import scan
+from merchant_usage.steps.seal import sealed_anew
+from merchant_usage.steps.signature import signer
 from merchant_usage.steps.store import store_batch
 from merchant_usage.tables import describe, describe_preview
 
@@ -161,7 +163,8 @@ def _offer(context: Context, asset: Asset, proof: Proof, run_id: str) -> None:
     """
     proven: list[Any] = [report.to_json() for report in proof.reports if report.is_proven_whole]
     if proven:
-        context["outlet_events"][asset].extra.update({"run_id": run_id, "dates": proven})
+        checkpoints: list[Any] = [seal.to_json() for seal in proof.seals]
+        context["outlet_events"][asset].extra.update({"run_id": run_id, "dates": proven, "seals": checkpoints})
         return
     log.info("No date is verified over all merchants: no asset event is sent")
     _withdraw(context, asset)
@@ -189,7 +192,7 @@ def _announce(
     from merchant_usage.orchestration.alerts.verified import notify_proof
 
     log.info(describe(proof))
-    push_note(context["ti"], describe_dates(proof.reports, _oldest_kept(settings)))
+    push_note(context["ti"], with_seals(describe_dates(proof.reports, _oldest_kept(settings)), proof.seals))
     metrics.proved(conn, proof, settings)
     notify_proof(client, conn, proof, plan, context, settings)
 
@@ -224,7 +227,9 @@ def delete_stale_keys(
             usage_redis() as client,
             usage_postgres() as conn,
         ):
-            done = clean_up(client, conn, keys, dates, settings)
+            stale = dates.stale if settings.delete_stale_keys else ()
+            with sealed_anew(conn, stale, context["dag_run"].run_id or "", signer(settings.seal_key_file)):
+                done = clean_up(client, conn, keys, dates, settings)
     log_clean_up(done, settings)
     if not settings.delete_stale_keys:
         raise AirflowSkipException("Clean-up is off: nothing is deleted unless USAGE_DELETE_STALE_KEYS is true.")
