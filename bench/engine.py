@@ -29,12 +29,15 @@ PROCESSES: Final = 2
 Store = Callable[[Plan, Sequence[Batch]], list[BatchResult]]
 
 
-def engine(servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datetime = NOW) -> Work:
+def engine(
+    servers: Servers, _: DataSet, *, verified: bool = True, now: dt.datetime = NOW, history: bool = True
+) -> Work:
     """A run in one process: scan, store, verify."""
     prepare(servers.conn)
+    settings = load_settings({"USAGE_HOURLY_HISTORY": str(history)})
 
     def store(plan: Plan, batches: Sequence[Batch]) -> list[BatchResult]:
-        results, _failures = pipeline.store_all(servers.client, servers.conn, plan, batches, load_settings({}))
+        results, _failures = pipeline.store_all(servers.client, servers.conn, plan, batches, settings)
         return results  # fewer than batches if any failed; the rows are counted at the end
 
     return lambda: _run(servers, store, in_process=True, verified=verified, now=now)
@@ -125,6 +128,7 @@ ENGINES: Final[dict[str, Callable[[Servers, DataSet], Work]]] = {
     "stored": partial(engine, verified=False),
     "verified": engine,
     "live": partial(engine, now=NOON),
+    "live_without": partial(engine, now=NOON, history=False),
     "stored_by_two": partial(engine_in_two, verified=False),
     "verified_by_two": engine_in_two,
     "scan": scan_only,

@@ -30,6 +30,7 @@ _TABLE_BYTES = """
 SELECT sum(pg_total_relation_size(relid))
 FROM (SELECT relid FROM pg_partition_tree('merchant_usage') UNION SELECT 'merchant_usage'::regclass) AS tree
 """
+_HISTORY_BYTES = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('usage_hourly_history')"
 
 
 def wal(stage: Stage) -> Figures:
@@ -53,16 +54,25 @@ def _wal_of(stage: Stage) -> float:
 def size(stage: Stage, runs: int = RUNS_A_DAY) -> Figures:
     """Bytes of `merchant_usage` and its indexes after one load, and after so many runs with 10 % changed each.
 
+    And how many values its history has then, and bytes of these.
+
     Nothing is vacuumed in between: what the table itself reuses is all that keeps it small. Statistics are kept up.
     """
     stage.empty()
     stage.run("live")
     figures = {"rows": float(stage.data.wanted), "after_load": stage.number(_TABLE_BYTES)}
+    empty = stage.number(_HISTORY_BYTES)
     for _ in range(runs):
         stage.conn.execute("ANALYZE")
         stage.grow()
         stage.run("live")
-    return {**figures, "runs": float(runs), "after_runs": stage.number(_TABLE_BYTES)}
+    return {
+        **figures,
+        "runs": float(runs),
+        "after_runs": stage.number(_TABLE_BYTES),
+        "history": stage.number(_HISTORY_BYTES) - empty,
+        "points": stage.number("SELECT count(*) FROM usage_hourly_history"),
+    }
 
 
 def connections(stage: Stage) -> Figures:

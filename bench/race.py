@@ -55,6 +55,7 @@ ENTRIES: Final[Sequence[Entry]] = (
     Entry("live", "(d) first load of a day that still grows", "live"),
     Entry("live_unchanged", "(d) re-run of a day that still grows, nothing changed", "live", "unchanged"),
     Entry("live_changed", "(d) re-run of a day that still grows, 10 % changed", "live", "grown"),
+    Entry("live_without", "(d) the same without hourly history", "live_without", "grown"),
 )
 LABELS: Final = {entry.name: entry.label for entry in ENTRIES}
 

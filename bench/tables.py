@@ -94,6 +94,9 @@ def _footprint(measured: dict[str, Any]) -> Sheet:
         rows.append(_bytes_row("table and indexes after one load", size["after_load"], counters))
         what = f"table and indexes after {size['runs']:.0f} more runs, 10 % changed in each, no VACUUM"
         rows.append(_bytes_row(what, size["after_runs"], counters))
+        rows.append(_bytes_row("hourly history and indexes then", size["history"], counters))
+        points = f"{size['history'] / size['points']:.0f}"
+        rows.append(("the same, a change", f"{points} bytes", ""))
     if neighbour := measured.get("neighbour"):
         for when, meanwhile in (("idle", "while nothing runs"), ("during", "during a first load")):
             figures = " / ".join(f"{neighbour[f'{when}_{name}']:.2f}" for name in ("p50", "p99", "max"))

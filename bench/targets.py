@@ -19,6 +19,8 @@ OF_THE_FLOOR: Final = {
 }
 #: MEDIUM may take so much more of the floor: seven keys of eight are looked at in vain.
 EIGHT_DAYS: Final = 0.2
+#: What hourly history may take of the floor, in a run of a live day with 10 % changed.
+HISTORY_OF_THE_FLOOR: Final = 0.15
 SMALL_OF_CONNECTING: Final = 1.3
 MEGABYTES: Final = 64.0
 #: Whatever lies below the prefix.
@@ -56,6 +58,9 @@ def _of_data_set(name: str, measured: dict[str, Any]) -> Iterator[Target]:
         for entry, limit in OF_THE_FLOOR.items():
             ratio = results[entry]["seconds"] / results["floor"]["seconds"]
             yield Target(f"{name}: {measured['labels'][entry]}", ratio, round(limit + allowance, 2), "of the floor")
+        more = results["live_changed"]["seconds"] - results["live_without"]["seconds"]
+        ratio = more / results["floor"]["seconds"]
+        yield Target(f"{name}: what hourly history takes of a run", ratio, HISTORY_OF_THE_FLOOR, "of the floor")
     if name == SMALL.name:
         ratio = results["verified"]["process_seconds"] / results["connect"]["process_seconds"]
         yield Target(f"{name}: whole process, first load", ratio, SMALL_OF_CONNECTING, "of imports and connecting")

@@ -211,6 +211,22 @@ class Settings:
             "where runs of the DAG write each seal: an absolute path, or an address such as s3://aws_default@bucket/seals",
         ),
     )
+    hourly_history: bool = field(
+        default=True,
+        metadata=_variable(
+            "USAGE_HOURLY_HISTORY",
+            _true_or_false,
+            "true to keep how counters grew from run to run, or false (corrections are kept all the same)",
+        ),
+    )
+    hourly_retention_days: int = field(
+        default=90,
+        metadata=_variable(
+            "USAGE_HOURLY_RETENTION_DAYS",
+            _whole(8, 3650),
+            "days of hourly history that are kept: 8 to 3650",
+        ),
+    )
 
     @property
     def interval(self) -> dt.timedelta:

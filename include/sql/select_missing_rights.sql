@@ -2,7 +2,7 @@
 -- rights (text[]) of equal length, with_temporary (boolean: temporary tables are needed, too).
 -- A right on some columns will do: who gave it so knows why. A table in a schema that the role may not look into is one that is missing
 -- to the queries: it is found here where the search_path means it to be. A table that the application made may take values from a
--- sequence, which an INSERT must be allowed, too.
+-- sequence, which an INSERT must be allowed, too. Of a function, which is named with its types, the right is EXECUTE.
 WITH asked AS (
     SELECT coalesce(%(role)s::text, current_user::text) AS role
 ), hidden AS (
@@ -32,6 +32,13 @@ WITH asked AS (
         ELSE has_any_column_privilege(role, oid, privilege)
     END
     FROM asked, wanted
+    UNION
+    SELECT w.place, w.privilege, 'function ' || w.name, 'FUNCTION ' || quote_ident(n.nspname) || '.' || w.name,
+           has_function_privilege(role, p.oid, 'EXECUTE')
+    FROM asked
+    CROSS JOIN unnest(%(tables)s::text[], %(rights)s::text[]) WITH ORDINALITY AS w (name, privilege, place)
+    JOIN pg_proc p ON p.oid = to_regprocedure(w.name) AND w.privilege = 'EXECUTE'
+    JOIN pg_namespace n ON n.oid = p.pronamespace
     UNION
     SELECT w.place, 'USAGE', 'sequence ' || s.relname, 'SEQUENCE ' || quote_ident(n.nspname) || '.' || quote_ident(s.relname),
            has_sequence_privilege(role, s.oid, 'USAGE') OR has_sequence_privilege(role, s.oid, 'UPDATE')

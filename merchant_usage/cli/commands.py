@@ -43,7 +43,7 @@ from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps import preview
 from merchant_usage.steps import prune as pruning
 from merchant_usage.steps.due import due_dates
-from merchant_usage.steps.prune import format_pruned
+from merchant_usage.steps.prune import format_pruned, format_weeks
 from merchant_usage.tables import describe, describe_letters, describe_preview
 
 log = Log(__name__)
@@ -217,9 +217,19 @@ def prune(options: argparse.Namespace) -> int:
     with postgres_from_url() as conn:
         schema.check(conn, grants.PRUNE)
         found = pruning.prune(conn, clock.now(), settings, dry_run=options.dry_run)
+        weeks = pruning.prune_history(conn, clock.now(), settings, dry_run=options.dry_run)
     if options.json:
-        say_json({"dry_run": options.dry_run, "days": settings.ledger_retention_days, "deleted": found})
+        say_json(
+            {
+                "dry_run": options.dry_run,
+                "days": settings.ledger_retention_days,
+                "deleted": found,
+                "hourly_days": settings.hourly_retention_days,
+                "hourly_weeks": weeks,
+            }
+        )
     else:
         what = "Would delete" if options.dry_run else "Deleted"
         say(f"{what} what is older than {settings.ledger_retention_days} days: {format_pruned(found)}")
+        say(f"{what} hourly history older than {settings.hourly_retention_days} days: {format_weeks(weeks)}")
     return 0

@@ -116,6 +116,20 @@ exit codes:
   3  PostgreSQL (with --live: or Redis) cannot be reached, or refuses
 """
 
+HISTORY = f"""\
+examples:
+  {PROGRAM} history acme                                     yesterday, from reading to reading
+  {PROGRAM} history acme --date today                        the day so far
+  {PROGRAM} history acme --from 2026-11-16 --to 2026-11-22   day by day
+  {PROGRAM} history acme --date 2026-11-20 --by month        the month that it lies in, and whether it is closed
+  {PROGRAM} history acme --date 2026-11-20 --csv             for a spreadsheet; with --json for a program
+
+Answers from PostgreSQL alone. Hours are those of USAGE_TIMEZONE; one in which nothing was read lies within a longer
+row. What was corrected has a row of its own.
+
+exit codes: 0 done, whatever was found, 2 bad arguments, settings or schema, 3 PostgreSQL
+"""
+
 DEAD_LETTERS = f"""\
 examples:
   {PROGRAM} dead-letters                                     what is open
@@ -261,6 +275,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_aggregate(commands)
     _add_verify(commands)
     _add_status(commands)
+    _add_history(commands)
     _add_dead_letters(commands)
     _add_resolve(commands)
     _add_decisions(commands)
@@ -352,6 +367,19 @@ def _add_status(commands: Commands) -> None:
     _add_json(command)
 
 
+def _add_history(commands: Commands) -> None:
+    summary = "how a merchant's counters grew, by hours, days, weeks or months"
+    command = _add(commands, "history", "history:history", summary, HISTORY)
+    command.add_argument("merchant", metavar="MERCHANT", help="its id (after -- if it begins with -)")
+    _add_range(command)
+    command.set_defaults(day=None)
+    command.add_argument(
+        "--by", choices=("hour", "day", "week", "month"), help="of what a row is (default: hour for one date, else day)"
+    )
+    command.add_argument("--csv", action="store_true", help="answer with comma-separated values on stdout")
+    _add_json(command)
+
+
 def _add_dead_letters(commands: Commands) -> None:
     summary = "keys that cannot be counted, and why, newest first"
     command = _add(commands, "dead-letters", "commands:list_dead_letters", summary, DEAD_LETTERS)
@@ -435,7 +463,11 @@ def _add_completion(commands: Commands) -> None:
 
 def _add_dates(command: argparse.ArgumentParser, one: str = "one date") -> None:
     command.add_argument("day", nargs="?", metavar="DATE", help=f"{one}: {DAYS}")
-    command.add_argument("--date", metavar="DATE", help="the same")
+    _add_range(command, "the same")
+
+
+def _add_range(command: argparse.ArgumentParser, one: str = f"one date: {DAYS}") -> None:
+    command.add_argument("--date", metavar="DATE", help=one)
     command.add_argument("--from", dest="from_date", metavar="DATE", help="first date of a range")
     command.add_argument("--to", dest="to_date", metavar="DATE", help="last date of the range, included")
 

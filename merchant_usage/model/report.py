@@ -66,6 +66,7 @@ class DateReport:
         carried: rows that hold more than their counter, which began anew.
         complete: it was over and settled, and all that Redis has of all merchants is stored.
         merchants: how many merchants the run was for; None for all of them.
+        broken_curves: counters whose hourly history does not lead to what is stored; it says nothing of the value.
         lowered: what PostgreSQL held when the date was last verified, and when this run began, if that was less.
         remark: what else a person has to know of it, in a sentence.
     """
@@ -82,6 +83,7 @@ class DateReport:
     undecided: int = 0
     kept: int = 0
     carried: int = 0
+    broken_curves: int = 0
     complete: bool = False
     merchants: int | None = None
     lowered: tuple[int, int] | None = None
@@ -124,6 +126,8 @@ class DateReport:
         told += f": {why}" if why else ""
         if self.undecided:
             told += f", and {self.undecided:,} counter{' waits' if self.undecided == 1 else 's wait'} for a decision"
+        if self.broken_curves:
+            told += f", and the hourly history of {self.broken_curves:,} does not lead there: someone else changed it"
         if self.lowered is None:
             return told
         before, now = self.lowered
@@ -153,6 +157,7 @@ class DateReport:
             "keys": self.keys,
             "merchants": self.merchants,
             **({"why_unequal": self.why_unequal} if self.why_unequal else {}),
+            **({"broken_curves": self.broken_curves} if self.broken_curves else {}),
             **({"lowered": list(self.lowered)} if self.lowered else {}),
         }
 
@@ -164,7 +169,16 @@ def together(reports: Sequence[DateReport]) -> DateReport:
     for report in reports:
         total.counts.add(report.counts)
         total.keys = dict(Counter(total.keys) + Counter(report.keys))
-        for name in ("redis_total", "postgres_total", "bad_values", _TURNED_BAD, "undecided", "kept", "carried"):
+        for name in (
+            "redis_total",
+            "postgres_total",
+            "bad_values",
+            _TURNED_BAD,
+            "undecided",
+            "kept",
+            "carried",
+            "broken_curves",
+        ):
             setattr(total, name, getattr(total, name) + getattr(report, name))
         if report.lowered is not None:
             before, now = total.lowered or (0, 0)

@@ -12,12 +12,12 @@ from merchant_usage.errors import PostgresRefused
 from merchant_usage.sink.queries import query
 from merchant_usage.text import escape
 
-#: (table, right). TEMPORARY is a right on the database.
+#: (table, right), or (function, EXECUTE). TEMPORARY is a right on the database.
 Rights: TypeAlias = frozenset[tuple[str, str]]
 
 _TEMPORARY: Final = ("", "TEMPORARY")
 # As they stand in a GRANT.
-_ORDER: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_ORDER: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE")
 
 
 def _on(table: str, rights: str) -> Rights:
@@ -42,6 +42,7 @@ RUN: Final[Rights] = (
     | _on("usage_source", "SELECT INSERT UPDATE DELETE")
     | _on("usage_deletion", "SELECT")
     | _on("usage_absence", "SELECT INSERT DELETE")
+    | _on("usage_hourly_history", "SELECT INSERT")
     | _on("usage_seal", "SELECT INSERT")
     | _on("usage_seal_page", "SELECT INSERT")
 )
@@ -60,13 +61,23 @@ DECIDE: Final[Rights] = (
     | _on("usage_proposal", "INSERT")
     | _on("usage_reading", "SELECT UPDATE")
     | _on("usage_absence", "SELECT INSERT")
+    | _on("usage_hourly_history", "INSERT")
+)
+#: `history`.
+CURVES: Final[Rights] = frozenset().union(
+    *(
+        _on(view, "SELECT")
+        for view in ("merchant_usage_hourly", "merchant_usage_weekly", "merchant_usage_monthly", "usage_sealed_date")
+    ),
+    _on("merchant_usage", "SELECT"),
 )
 #: `prune`, and the first run of a day.
 PRUNE: Final[Rights] = frozenset().union(
-    *(_on(table, "SELECT UPDATE DELETE") for table in ("usage_alert", "usage_dead_letter", "usage_run"))
+    *(_on(table, "SELECT UPDATE DELETE") for table in ("usage_alert", "usage_dead_letter", "usage_run")),
+    _on("usage_keep_hourly_history(date)", "EXECUTE"),
 )
 #: All that the pipeline's role may be asked to do, telling people included.
-PIPELINE: Final[Rights] = RUN | CLEAN_UP | DECIDE | PRUNE | _on("usage_alert", "INSERT")
+PIPELINE: Final[Rights] = RUN | CLEAN_UP | DECIDE | PRUNE | CURVES | _on("usage_alert", "INSERT")
 
 
 class Missing(NamedTuple):

@@ -23,10 +23,16 @@ class RowWrite(NamedTuple):
     key: CounterKey
     metric_value: int
     carried: int
+    #: It was decided, not counted: the hourly history marks it.
+    correction: bool = False
 
 
-def set_rows(conn: Connection, writes: Sequence[RowWrite]) -> set[CounterKey]:
-    """Write rows that are locked; returns the keys of those that were: a trigger may have kept others."""
+def set_rows(conn: Connection, writes: Sequence[RowWrite], *, history: bool = True) -> set[CounterKey]:
+    """Write rows that are locked; returns the keys of those that were: a trigger may have kept others.
+
+    Args:
+        history: whether what they held before is kept; that of corrections always is.
+    """
     if not writes:
         return set()
     written = conn.execute(
@@ -35,6 +41,8 @@ def set_rows(conn: Connection, writes: Sequence[RowWrite]) -> set[CounterKey]:
             **as_columns(write.key for write in writes),
             "metric_values": [write.metric_value for write in writes],
             "carried": [write.carried for write in writes],
+            "corrections": [write.correction for write in writes],
+            "history": history,
         },
     )
     return {CounterKey(*row) for row in written}

@@ -1,7 +1,7 @@
-"""Forgets what nobody needs any more: dead letters that were resolved, alerts, and attempts that were superseded.
+"""Forgets what nobody needs any more: dead letters that were resolved, alerts, superseded attempts, hourly history.
 
 Verdicts, decisions, seals and counters stay for ever. Rows go in batches of their own transactions, so many a call
-at most.
+at most; hourly history goes by whole weeks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import psycopg
 from psycopg import Connection
 
 from merchant_usage.log import Log
+from merchant_usage.model.dates import local_date
 from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings
 from merchant_usage.sink.queries import query
@@ -65,12 +66,25 @@ def prune(
     return {kind: found[kind] for kind in Prunable}
 
 
+def prune_history(conn: Connection, now: dt.datetime, settings: Settings, *, dry_run: bool = False) -> int:
+    """Drop the weeks of hourly history that are past their retention, and make those to come. Returns how many.
+
+    Args:
+        dry_run: take all of it back.
+    """
+    first_kept = local_date(now, settings) - dt.timedelta(days=settings.hourly_retention_days)
+    with transaction(conn, LIMITS), conn.transaction(force_rollback=dry_run):
+        row = conn.execute(query("keep_hourly_history"), {"first_kept": first_kept}).fetchone()
+    return int(row[0]) if row else 0
+
+
 def prune_daily(conn: Connection, run: Run, settings: Settings) -> None:
     """Prune if this is the first scheduled run of a day. That it cannot be done fails no run."""
     if not run.is_sweep(settings):
         return
     try:
         found = prune(conn, run.now, settings, most=MAX_ROWS_A_DAY)
+        weeks = prune_history(conn, run.now, settings)
     except psycopg.errors.InsufficientPrivilege as error:
         log.warning(f"Old rows are not pruned: {str(error).strip()}. See docs/reference/grants.md.")
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
@@ -80,8 +94,17 @@ def prune_daily(conn: Connection, run: Run, settings: Settings) -> None:
             log.info(
                 f"Pruned what is older than {settings.ledger_retention_days} days: {format_pruned(found)}", **found
             )
+        if weeks:
+            log.info(
+                f"Dropped {format_weeks(weeks)} of hourly history, which is kept {settings.hourly_retention_days} days"
+            )
 
 
 def format_pruned(found: dict[Prunable, int]) -> str:
     """How many rows of what, in words."""
     return ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in found.items())
+
+
+def format_weeks(number: int) -> str:
+    """How many weeks, in words."""
+    return f"{number:,} week{'' if number == 1 else 's'}"

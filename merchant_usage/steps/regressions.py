@@ -93,7 +93,7 @@ def settle(
             outcome = _Outcome()
             for row in _read_locked(client, conn, page, settings.key_prefix, settled, outcome, dates):
                 _settle_row(row, settings, settled, outcome)
-            written = set_rows(conn, outcome.writes)
+            written = set_rows(conn, outcome.writes, history=settings.hourly_history)
             settled.raised.update(key.date for key in outcome.raised & written)
             dead_letters.open_letters(conn, outcome.letters)
             dead_letters.resolve(conn, outcome.carried_keys, [Reason.COUNTER_REGRESSED])
@@ -159,7 +159,7 @@ def _settle_row(row: _Row, settings: Settings, settled: Settled, outcome: _Outco
     outcome.letters.append(letter)
     carry = settings.on_regression is OnRegression.CARRY and base <= MAX_VALUE - counter
     if carry:
-        outcome.writes.append(RowWrite(row.key, base + counter, base))
+        outcome.writes.append(RowWrite(row.key, base + counter, base, correction=True))
         outcome.carried_keys.append(row.raw_key)
     elif counter > row.counted:
         outcome.writes.append(RowWrite(row.key, row.carried + counter, row.carried))

@@ -299,7 +299,7 @@ def _decide_case(conn: Connection, ruling: Ruling, case: _Case, page: _Page, *, 
         # Just the number that two persons have seen.
         approved, write = proposal, write._replace(metric_value=proposal.after)
     if has_row:
-        page.writes.append(write)
+        page.writes.append(write._replace(correction=True))
         page.gone += [key] if case.counter is None else []
     page.decided.append(Decided(key, before, write.metric_value, approved.proposed_by if approved else None))
     conn.execute(

@@ -227,7 +227,7 @@ def _store_in_transaction(
         suspects: list[CounterKey] = []
         if (block := next(rows, None)) is not None:
             stage(conn, chain([block], rows))
-            suspects = _write(conn, batch, result, alone=alone)
+            suspects = _write(conn, batch, result, alone=alone, history=settings.hourly_history)
         if staged.readings:
             # A parallel run may have carried a counter since it was compared: then it is a suspect.
             _keep_readings(conn, batch, run_id, staged, may_carry=staged.may_carry or bool(suspects))
@@ -266,7 +266,7 @@ def _keep_readings(conn: Connection, batch: Batch, run_id: str, staged: Staged, 
     readings.keep(conn, run_id, batch.attempt, batch.number, packed)
 
 
-def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool) -> list[CounterKey]:
+def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool, history: bool) -> list[CounterKey]:
     """Raise the table to what is staged; returns the keys that it still does not hold as they were read."""
     part = _part_of_table(batch)
     # Planned anew each time (prepare=False): what is staged differs from batch to batch.
@@ -280,7 +280,7 @@ def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool) 
             result.counts[date].inserted = inserted
     if not different and (alone or not missing):
         return []  # each staged row is one that was equal, or one that was inserted
-    for date, inserted, updated in conn.execute(query("upsert_staged"), part, prepare=False):
+    for date, inserted, updated in conn.execute(query("upsert_staged"), part | {"history": history}, prepare=False):
         result.counts[date].inserted += inserted
         result.counts[date].updated = updated
     return [CounterKey(*row) for row in conn.execute(query("select_suspects"), part, prepare=False)]

@@ -30,6 +30,7 @@ from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import again_on_conflict, set_limits
 from merchant_usage.source.counters import MAX_VALUE, interpret_values, read_page, with_date
 from merchant_usage.source.shards import RedisClient
+from merchant_usage.steps.curves import broken_curves
 from merchant_usage.steps.page_comparison import PageComparison, compare_pages
 from merchant_usage.steps.past import Past
 from merchant_usage.steps.regressions import settle
@@ -108,6 +109,7 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         few = _has_at_most(claim.merchants_shown, groups)
         limit = claim.merchants_shown * len(claim.scopes)
         merchants = _summarize(conn, parameters, tally, limit) if few else []
+        broken = broken_curves(conn, claim.scopes) if claim.attempt is not None else {}
     if claim.attempt is not None:
         _state_regressions(context, tally, settings)
         absences.note(conn, tally.absent, now)
@@ -115,6 +117,8 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         _report(scope, stored.get(scope.date, _Totals()), tally, past, claim.result, undecided[scope.date])
         for scope in claim.scopes
     ]
+    for report in reports:
+        report.broken_curves = broken.get(report.date, 0)
     regressed_count = sum(found.verdicts[Verdict.REGRESSED] for found in tally.by_date.values())
     regressed = [*tally.regressed, *tally.known][:MAX_DIFFERENCES_KEPT]
     return Proof(reports, tally.failing, tally.failing_count, regressed_count, merchants, regressed)

@@ -41,7 +41,7 @@ from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.report import DateReport
 from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import OnRegression, Settings
-from merchant_usage.sink import ledger
+from merchant_usage.sink import ledger, schema
 from merchant_usage.steps import scan
 from merchant_usage.steps.resolve import Decision, Ruling, decide
 from merchant_usage.steps.store import BatchResult
@@ -131,14 +131,15 @@ class Machine(RuleBasedStateMachine):
     def begin(self, by: int) -> None:
         self.client.flushall()
         conn = self.usage.conn
-        conn.execute("DROP TABLE merchant_usage")
+        conn.execute("DROP TABLE merchant_usage CASCADE")
         conn.execute("CREATE TABLE merchant_usage (LIKE unparted INCLUDING ALL) PARTITION BY RANGE (date)")
         with conn.transaction():
             conn.execute("SET LOCAL session_replication_role = replica")
             conn.execute(
                 "TRUNCATE usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision, usage_deletion,"
-                " usage_absence, usage_proposal, usage_seal, usage_seal_page"
+                " usage_absence, usage_proposal, usage_seal, usage_seal_page, usage_hourly_history"
             )
+        schema.migrate(conn)  # the views stand on the table that was dropped
         self.make_partitions()
         self.increment({0, 1}, set(WHO), by)
 

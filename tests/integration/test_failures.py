@@ -127,7 +127,7 @@ def test_sum_that_does_not_fit_is_one_counters_failure(usage: Usage) -> None:
 def test_table_that_vanished_is_a_schema_error(usage: Usage) -> None:
     usage.write({key("acme"): 5})
     stored = usage.store_only()
-    usage.conn.execute("DROP TABLE merchant_usage")
+    usage.conn.execute("DROP TABLE merchant_usage CASCADE")
     with pytest.raises(SchemaError, match=r"merchant_usage.*Run: merchant-usage migrate"), explained():
         usage.prove(stored)
 

@@ -26,6 +26,15 @@ WHERE NOT starts_with(n.nspname, 'pg_')
 ORDER BY 1, 2
 """
 
+# The statements that give a role all there is.
+OWN = """
+SELECT format('ALTER TABLE %%s OWNER TO %%I', oid::regclass, %s::text) FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
+UNION ALL
+SELECT format('ALTER FUNCTION %%s OWNER TO %%I', oid::regprocedure, %s::text) FROM pg_proc
+WHERE pronamespace = 'public'::regnamespace
+"""
+
 
 @pytest.fixture
 def owned(database: Connection) -> Iterator[Connection]:
@@ -34,8 +43,8 @@ def owned(database: Connection) -> Iterator[Connection]:
     for role in (OWNER, OTHER):
         database.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'".encode())
         database.execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {role}".encode())
-    for table in TABLES:
-        database.execute(f"ALTER TABLE {table} OWNER TO {OWNER}".encode())
+    for (statement,) in database.execute(OWN, [OWNER, OWNER]).fetchall():
+        database.execute(statement.encode())
     yield database
     for role in (OWNER, OTHER):
         database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())

@@ -71,7 +71,7 @@ def empty_once(conn: Connection) -> None:
 
 
 def partitioned(conn: Connection) -> None:
-    conn.execute("DROP TABLE merchant_usage")
+    conn.execute("DROP TABLE merchant_usage CASCADE")
     page = (PROJECT / "docs" / "howto" / "partitions.md").read_text(encoding="utf-8")
     table = re.search(r"CREATE TABLE merchant_usage \(.*?PARTITION BY RANGE \(date\);", page, re.DOTALL)
     assert table
@@ -150,7 +150,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_a_batch_reads_its_part_of_the_table_by_itself(
     table: Connection, statement: str, request: pytest.FixtureRequest
 ) -> None:
-    part = {"dates": [YESTERDAY], "first": f"{BATCH[0]:05}", "last": f"{BATCH[-1]:05}"}
+    part = {"dates": [YESTERDAY], "first": f"{BATCH[0]:05}", "last": f"{BATCH[-1]:05}", "history": True}
     done = work(table, statement, part, "prepare_batch", BATCH)
     assert not done.compared
     # What is newer than the statistics may be found by its date: then the day is read, and no other. So too where the

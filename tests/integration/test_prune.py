@@ -155,11 +155,16 @@ def test_the_command(
         ([], f"Deleted what is older than 400 days: {said}"),
     ):
         assert main(["prune", *arguments]) == 0
-        assert capsys.readouterr().out == expected
+        assert (
+            capsys.readouterr().out
+            == expected + f"{expected.split(' what ')[0]} hourly history older than 90 days: 0 weeks\n"
+        )
     assert main(["prune", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "dry_run": False,
         "days": 400,
         "deleted": {"dead_letters": 0, "alerts": 0, "attempts": 0},
+        "hourly_days": 90,
+        "hourly_weeks": 0,
     }
     del filled

@@ -32,6 +32,8 @@ FILES = [
     "009_source",
     "010_packed_readings",
     "011_absence",
+    "012_hourly_history",
+    "013_windows",
     "014_seals",
     "015_approvals",
 ]
@@ -275,7 +277,7 @@ def test_missing_schema_names_the_command_that_makes_it(empty_database: Connecti
 
 @pytest.mark.parametrize("name", TABLES)
 def test_each_missing_table_is_named_and_made_again(database: Connection, name: str) -> None:
-    database.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    database.execute(sql.SQL("DROP TABLE {} CASCADE").format(sql.Identifier(name)))
     with pytest.raises(SchemaError, match=f"cannot be used: table {name} is missing"):
         schema.check(database)
     schema.migrate(database)
@@ -283,7 +285,7 @@ def test_each_missing_table_is_named_and_made_again(database: Connection, name: 
 
 
 def test_missing_column_of_ours_is_named(database: Connection) -> None:
-    database.execute("ALTER TABLE usage_run DROP COLUMN verdict")
+    database.execute("ALTER TABLE usage_run DROP COLUMN verdict CASCADE")
     with pytest.raises(SchemaError, match=r"column usage_run\.verdict \(text\) is missing"):
         schema.check(database)
 

@@ -23,6 +23,7 @@ COMMANDS = (
     "aggregate",
     "verify",
     "status",
+    "history",
     "dead-letters",
     "resolve",
     "decisions",
@@ -67,7 +68,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_its_function(command: str) -> None:
-    given = {"resolve": ["key", "--keep"], "completion": ["bash"], "prove": ["acme", "yesterday"]}
+    given = {"resolve": ["key", "--keep"], "completion": ["bash"], "history": ["acme"], "prove": ["acme", "yesterday"]}
     words = [command, *given.get(command, [])]
     module, _, function = build_parser().parse_args(words).command.partition(":")
     assert callable(getattr(importlib.import_module(f"merchant_usage.cli.{module}"), function))

@@ -32,6 +32,8 @@ DEFAULTS = {
     "USAGE_AUDIT_DAYS": ("audit_days", 35),
     "USAGE_SEAL_KEY_FILE": ("seal_key_file", ""),
     "USAGE_SEAL_EXPORT": ("seal_export", ""),
+    "USAGE_HOURLY_HISTORY": ("hourly_history", True),
+    "USAGE_HOURLY_RETENTION_DAYS": ("hourly_retention_days", 90),
 }
 
 
@@ -75,6 +77,9 @@ GOOD = [
     ("USAGE_SEAL_EXPORT", "s3://aws_default@bucket/seals", "s3://aws_default@bucket/seals"),
     ("USAGE_SEAL_EXPORT", "/var/seals", "/var/seals"),
     ("USAGE_SEAL_KEY_FILE", "/etc/usage/seal.pem", "/etc/usage/seal.pem"),
+    ("USAGE_HOURLY_HISTORY", "false", False),
+    ("USAGE_HOURLY_RETENTION_DAYS", "8", 8),
+    ("USAGE_HOURLY_RETENTION_DAYS", "3650", 3650),
 ]
 
 
@@ -104,6 +109,8 @@ BAD = {
     "USAGE_AUDIT_DAYS": ["0", "3661", "5w"],
     "USAGE_SEAL_EXPORT": ["seals", "s3:bucket", "://x"],
     "USAGE_SEAL_KEY_FILE": ["seal.pem", "~/seal.pem"],
+    "USAGE_HOURLY_HISTORY": ["y", "0", "keep"],
+    "USAGE_HOURLY_RETENTION_DAYS": ["7", "3651", "90d"],
 }
 
 
