@@ -41,7 +41,7 @@ from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.report import DateReport
 from merchant_usage.model.run import Plan, Run
 from merchant_usage.settings import OnRegression, Settings
-from merchant_usage.sink import ledger, schema
+from merchant_usage.sink import curves, ledger, schema
 from merchant_usage.steps import scan
 from merchant_usage.steps.resolve import Decision, Ruling, decide
 from merchant_usage.steps.store import BatchResult
@@ -633,6 +633,7 @@ class Machine(RuleBasedStateMachine):
         self.rows_are_the_truth_or_flagged()
         self.nothing_is_lowered()
         self.sealed_is_what_the_ledger_says()
+        self.curves_lead_to_the_rows()
 
     def rows_are_the_truth_or_flagged(self) -> None:
         rows, flagged = self.rows(), self.flagged()
@@ -658,6 +659,20 @@ class Machine(RuleBasedStateMachine):
         dates = {key.date for key in self.model}
         sealed = {date for date in dates if visible.is_sealed(self.usage.conn, date)}
         assert ledger.sealed_dates(self.usage.conn, dates) == sealed
+        shown = {date for (date,) in self.usage.conn.execute("SELECT usage_date FROM usage_sealed_date")}
+        assert shown & dates == sealed
+
+    def curves_lead_to_the_rows(self) -> None:
+        """For every counter: sum(hours) = metric_value, and the points on the way are in order but for corrections."""
+        conn = self.usage.conn
+        found = conn.execute(
+            "SELECT merchant_id, date, metric_type, sum(metric_value), count(*) FILTER (WHERE from_at > to_at),"
+            " count(*) FILTER (WHERE metric_value < 0 AND NOT correction) FROM merchant_usage_hourly GROUP BY 1, 2, 3"
+        ).fetchall()
+        sums = {CounterKey(*row[:3]): int(row[3]) for row in found}
+        assert sums == {key: value for key, (value, _) in self.rows().items()}
+        assert [row for row in found if row[4] or row[5]] == []
+        assert curves.broken(conn, {key.date for key in self.model}, 10) == {}
 
     # And in the end.
 
