@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 from merchant_usage.errors import SettingsError
 
 DAG_ID: Final = "usage_aggregation"
+#: Of the DAG that asks people what to do about counters that went backwards.
+DECISIONS_DAG_ID: Final = "usage_decisions"
 
 # core.max_map_length's default: the scheduler refuses to expand a task over more items.
 MAX_MAP_LENGTH: Final = 1024

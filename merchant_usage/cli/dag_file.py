@@ -1,4 +1,4 @@
-"""Writes the DAG file that belongs to this version, so that both change at once."""
+"""Writes the DAG files that belong to this version, so that all change at once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 from merchant_usage import __version__
 from merchant_usage.cli.output import say
 from merchant_usage.errors import NAME, SettingsError
+from merchant_usage.settings import DAG_ID, DECISIONS_DAG_ID
 
-_FILE: Final = "usage_aggregation.py"
 _PACKAGE: Final = Path(__file__).parents[1]
 # In the package in a wheel, beside it in a checkout and in an image.
-SOURCE: Final = (_PACKAGE if (_PACKAGE / "dags").is_dir() else _PACKAGE.parent) / "dags" / _FILE
+_DAGS: Final = (_PACKAGE if (_PACKAGE / "dags").is_dir() else _PACKAGE.parent) / "dags"
 _COMMAND: Final = f"{NAME} dag-file"
 _DIGEST: Final = ". SHA-256 of the rest: "
 
@@ -25,13 +25,14 @@ def dag_file(options: argparse.Namespace) -> int:
     Raises:
         SettingsError: the path cannot be written, or is a file that is not ours to replace.
     """
-    source = SOURCE.read_bytes()
+    file = f"{DECISIONS_DAG_ID if options.decisions else DAG_ID}.py"
+    source = (_DAGS / file).read_bytes()
     text = _with_head(source)
     if options.path is None:
         say(text.decode().removesuffix("\n"))
         return 0
     given = Path(options.path)
-    target = given / _FILE if given.is_dir() else given
+    target = given / file if given.is_dir() else given
     try:
         before = target.read_bytes() if target.exists() else None
         if before == text:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import getpass
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from merchant_usage import clock
 from merchant_usage.cli.durations import format_moment
 from merchant_usage.cli.output import complain, say, say_json, width
-from merchant_usage.cli.requests import day_of
+from merchant_usage.cli.requests import day_of, user_name
 from merchant_usage.connections import postgres_from_url, redis_from_url
 from merchant_usage.errors import SettingsError
 from merchant_usage.settings import Settings, load_settings
@@ -50,7 +49,9 @@ def _waiting(outcome: Outcome) -> Iterator[str]:
 
 
 def _ruling(options: argparse.Namespace, settings: Settings) -> Ruling:
-    by = getpass.getuser() if options.by is None else options.by
+    by = user_name() if options.by is None else options.by
+    if by is None:
+        raise SettingsError("The user of the operating system has no name: say who decides, with --by NAME.")
     if not by.strip():
         raise SettingsError(f"--by={by!r} is no name; it takes that of the person who decides.")
     because = None if options.because is None else storable(options.because)

@@ -217,6 +217,7 @@ DAG_FILE = f"""\
 examples:
   {PROGRAM} dag-file                      show it
   {PROGRAM} dag-file /opt/airflow/dags    write usage_aggregation.py into Airflow's DAGs folder
+  {PROGRAM} dag-file --decisions /opt/airflow/dags    and usage_decisions.py, which asks people (Airflow 3.1 or newer)
 
 Once after each installation of another version, older or newer. A file that this command has not written, or that was
 changed since, is left as it is without --force.
@@ -449,9 +450,12 @@ def _add_prove(commands: Commands) -> None:
 
 
 def _add_dag_file(commands: Commands) -> None:
-    summary = "show or write the Airflow DAG that belongs to this version"
+    summary = "show or write an Airflow DAG that belongs to this version"
     command = _add(commands, "dag-file", "dag_file:dag_file", summary, DAG_FILE)
-    command.add_argument("path", nargs="?", metavar="PATH", help="a file, or the folder for usage_aggregation.py")
+    command.add_argument("path", nargs="?", metavar="PATH", help="a file, or the folder for it")
+    command.add_argument(
+        "--decisions", action="store_true", help="the DAG that asks what to do about counters that went backwards"
+    )
     command.add_argument("--force", action="store_true", help="replace whatever file is there")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import getpass
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from merchant_usage.model.dates import dates_of_interval, dates_of_range, local_
 from merchant_usage.model.keys import why_no_merchant_id
 from merchant_usage.model.run import CLI, Run
 from merchant_usage.settings import Settings
-from merchant_usage.text import shown
+from merchant_usage.text import shown, storable
 
 # A year and more is a slip of the pen.
 _DAYS_AGO: Final = re.compile("-[0-9]{1,3}")
@@ -70,7 +71,15 @@ def due_run(options: argparse.Namespace, now: dt.datetime, settings: Settings) -
 
 def run_of(dates: Iterable[dt.date], now: dt.datetime, merchant_ids: tuple[str, ...] | None = None) -> Run:
     """A run of the command line."""
-    return Run(f"{CLI}__{now.isoformat()}", CLI, tuple(dates), now, merchant_ids)
+    return Run(f"{CLI}__{now.isoformat()}", CLI, tuple(dates), now, merchant_ids, requested_by=user_name())
+
+
+def user_name() -> str | None:
+    """The user of the operating system; None if there is no name, as in a container of any user's id."""
+    try:
+        return storable(getpass.getuser())
+    except (KeyError, OSError):
+        return None
 
 
 def _merchants(given: list[str] | None) -> tuple[str, ...] | None:

@@ -47,6 +47,8 @@ FLUSHES_METRICS: Final = _has("observability")
 HAS_PARTITIONS: Final = _exports("PartitionedAtRuntime")
 #: Whether a DAG may wait until all days of a month have a partition (3.3+).
 HAS_ROLL_UP: Final = _exports("PartitionedAssetTimetable", "RollupMapper", "StartOfMonthMapper", "MonthWindow")
+#: Whether a task can ask people and wait for what they answer (3.1+).
+ASKS_PEOPLE: Final = _has("execution_time.hitl") and find_spec("airflow.providers.standard") is not None
 #: Whether OpenTelemetry is sent every tag: 2.11 keeps the first gauge of a name, and forgets those with other tags.
 OTEL_KEEPS_TAGS: Final = HAS_TASK_SDK
 
@@ -114,6 +116,19 @@ def task_lateness(settings: Settings) -> TaskLateness:
     return {} if HAS_DEADLINES else {"sla": dt.timedelta(seconds=settings.deadline_seconds)}
 
 
+def question(task_id: str, *, answer_within: dt.timedelta, **asked: Any) -> Any:
+    """A task that asks a person, where there are such.
+
+    Args:
+        answer_within: after this the default is taken for the answer.
+        asked: what the operator takes.
+    """
+    operator = import_module("airflow.providers.standard.operators.hitl").HITLOperator
+    # Before it had a limit of its own, the task's was the answer's.
+    limit = "response_timeout" if "response_timeout" in signature(operator.__init__).parameters else "execution_timeout"
+    return operator(task_id=task_id, **{limit: answer_within}, **asked)
+
+
 def asked_at(dag_run: Any) -> dt.datetime | None:
     """When a run by hand was asked for, however often it has been cleared since; None if that is not known."""
     return getattr(dag_run, "run_after" if HAS_TASK_SDK else "logical_date", None)
@@ -127,6 +142,13 @@ def run_url(dag_id: str, run_id: str) -> str:
     if HAS_TASK_SDK:
         return f"{conf.get('api', 'base_url', fallback='http://localhost:8080').rstrip('/')}/dags/{dag_id}/runs/{name}"
     return f"{conf.get('webserver', 'base_url').rstrip('/')}/dags/{dag_id}/grid?dag_run_id={name}"
+
+
+def dag_url(dag_id: str) -> str:
+    """The address of a DAG in the UI, where there is a task SDK."""
+    from airflow.providers.common.compat.sdk import conf
+
+    return f"{conf.get('api', 'base_url', fallback='http://localhost:8080').rstrip('/')}/dags/{dag_id}"
 
 
 def runs_ended_at(dag_id: str, moment: dt.datetime) -> list[Any]:

@@ -35,7 +35,9 @@ def requested_run(context: Context, settings: Settings, now: dt.datetime) -> Run
     except SettingsError as error:
         raise RequestRefused(str(error)) from None
     merchants = _merchants(params.get("merchant_ids"))
-    return Run(asked.run_id or "", asked.run_type, dates, now, merchants, asked.own_interval)
+    # Nobody, of a run of the scheduler; not known before 3.1.
+    person = getattr(context["dag_run"], "triggering_user_name", None)
+    return Run(asked.run_id or "", asked.run_type, dates, now, merchants, asked.own_interval, person)
 
 
 def _merchants(given: Any) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (  # noqa: E402 - what is import
     dag,
     get_current_context,
     task,
+    task_group,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "dag",
     "get_current_context",
     "task",
+    "task_group",
 ]

@@ -36,6 +36,7 @@ from merchant_usage.orchestration.alerts import circuit_breaker, file_store, pag
 from merchant_usage.orchestration.alerts.failure_notes import failure_noted
 from merchant_usage.orchestration.alerts.slack_webhook import NotSent, Unanswered
 from merchant_usage.orchestration.alerts.verified import notify_proof
+from merchant_usage.orchestration.compat import ASKS_PEOPLE
 from merchant_usage.orchestration.connections import airflow_errors
 from merchant_usage.orchestration.names import TASK_IDS
 from merchant_usage.orchestration.requests import requested_run
@@ -609,6 +610,26 @@ def test_usage_about_to_expire_comes_with_what_to_type(receiver: Receiver, usage
     assert titles(receiver) == [f"Usage of {DAY} is about to be lost"]
     shown = [block["text"]["text"] for block in json.loads(receiver.messages[0][1])["blocks"]]
     assert f"airflow dags trigger usage_aggregation -c '{json.dumps(CONF)}'" in shown
+
+
+@pytest.mark.parametrize("lies_beside", [True, False])
+def test_what_went_backwards_leads_to_who_asks(
+    receiver: Receiver, usage: Usage, tmp_path: Path, lies_beside: bool
+) -> None:
+    if lies_beside:
+        (tmp_path / "usage_decisions.py").touch()
+    usage.write({key("acme", DAY): 5})
+    usage.aggregate(DAY, now=clock.now())
+    usage.write({key("acme", DAY): 4})
+    proof = usage.aggregate(DAY, now=clock.now())
+    context: Any = {
+        "ti": SimpleNamespace(xcom_push=lambda **_: None, try_number=1, max_tries=3),
+        "dag": SimpleNamespace(fileloc=str(tmp_path / "usage_aggregation.py")),
+    }
+    plan = Plan("r", (Scope(DAY, settled=True),), clock.now())
+    notify_proof(usage.client, usage.conn, proof, plan, context, load_settings({}))
+    (body,) = [body for _, body in receiver.messages if b"went backwards" in body]
+    assert (b"/dags/usage_decisions|Decide in Airflow>" in body) == (lies_beside and ASKS_PEOPLE)
 
 
 def test_the_first_run_of_a_day_that_fails_is_told_with_all_of_its_dates() -> None:

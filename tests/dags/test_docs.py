@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from merchant_usage.connections import POSTGRES_URL, REDIS_URL
 from merchant_usage.orchestration.connections import check_redis_connection, read_extra
-from merchant_usage.settings import DAG_ID, VARIABLES, load_settings
+from merchant_usage.settings import DAG_ID, DECISIONS_DAG_ID, VARIABLES, load_settings
 from merchant_usage.source.options import parse_redis_urls
 from tests import docs
 from tests.dags.versions import AIRFLOW_3
@@ -23,6 +23,7 @@ COMMANDS = [command for command in docs.commands() if command.startswith("airflo
 #: Of each DAG of ours, that of examples/ too.
 PARAMS = {
     DAG_ID: {"from_date", "to_date", "merchant_ids", "dry_run"},
+    DECISIONS_DAG_ID: set(),
     "invoice_month": {"month", "unsealed_days"},
 }
 #: What an `ini` block may set besides our own settings, connections and Airflow's options.

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from merchant_usage.settings import DAG_ID
+from merchant_usage.settings import DAG_ID, DECISIONS_DAG_ID
+from tests.dags.versions import DAGS
 from tests.support import PROJECT
 
 LOOK = """\
@@ -58,7 +59,7 @@ def found_in(folder: Path, *python_path: Path) -> dict[str, Any]:
 
 def assert_ours_alone(found: dict[str, Any], repository: Path) -> None:
     assert found["errors"] == {}
-    assert found["dags"] == [DAG_ID]
+    assert found["dags"] == sorted(DAGS)
     assert all(Path(place).is_relative_to(repository) for place in found["places"])
 
 
@@ -71,6 +72,14 @@ def test_the_file_that_the_command_writes_is_the_dag(tmp_path: Path) -> None:
     found = found_in(tmp_path, PROJECT)
     assert found["errors"] == {}
     assert found["dags"] == [DAG_ID]
+
+
+def test_the_file_that_asks_people_is_written_on_request(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "merchant_usage", "dag-file", "--decisions", str(tmp_path)]
+    subprocess.run(command, cwd=PROJECT, check=True)
+    found = found_in(tmp_path, PROJECT)
+    assert found["errors"] == {}
+    assert found["dags"] == [DECISIONS_DAG_ID][: len(DAGS) - 1], "none on 2.11, and no error"
 
 
 def test_another_team_s_include_may_come_first(repository: Path, tmp_path: Path) -> None:

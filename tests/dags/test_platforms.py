@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from merchant_usage import __version__, clock
 from merchant_usage.orchestration.connections import check_redis_connection
 from merchant_usage.settings import DAG_ID, load_settings
 from tests.dags.platforms import Platform, build_wheel, exported_by, make_image, unpack
+from tests.dags.versions import DAGS
 from tests.integration.test_wheel import UV, call
 from tests.support import PROJECT, Usage, key
 
@@ -70,11 +71,11 @@ def platform(tmp_path: Path) -> MakePlatform:
     return make
 
 
-def assert_ours_alone(found: dict[str, Any], place: Path, plugins: tuple[str, ...] = ("usage",)) -> None:
-    """Our DAG and our plugin are found, once, without an error, and the package is the one in this place."""
+def assert_ours_alone(found: dict[str, Any], place: Path, dags: Iterable[str] = (DAG_ID,)) -> None:
+    """Our DAGs and our plugin are found, once, without an error, and the package is the one in this place."""
     assert (found["errors"], found["plugin_errors"]) == ({}, {})
-    assert found["dags"] == [DAG_ID]
-    assert found["plugins"] == sorted(plugins)
+    assert found["dags"] == sorted(dags)
+    assert found["plugins"] == ["usage"]
     assert found["places"]
     assert all(Path(each).is_relative_to(place) for each in found["places"])
 
@@ -154,7 +155,7 @@ def test_helm_with_git_sync_of_the_whole_repository(platform: MakePlatform, imag
     values = yaml.safe_load((PROJECT / "deploy" / "helm" / "values-git-sync.yaml").read_text(encoding="utf-8"))
     sub_path = values["dags"]["gitSync"]["subPath"]
     found = airflow.look(AIRFLOW__CORE__DAGS_FOLDER=str(airflow.dags / "repo" / sub_path))
-    assert_ours_alone(found, image_with_wheel.parents[1])
+    assert_ours_alone(found, image_with_wheel.parents[1], DAGS)
 
 
 def lines_of(requirements: Path) -> list[str]:

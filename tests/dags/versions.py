@@ -13,12 +13,16 @@ from typing import Any
 from unittest.mock import patch
 
 from merchant_usage.orchestration.compat import FLUSHES_METRICS, HAS_TASK_SDK
+from merchant_usage.settings import DAG_ID, DECISIONS_DAG_ID
 
 AIRFLOW_3: bool = HAS_TASK_SDK
 #: Whether a process can read its settings of metrics again. On 3.1 and 3.2 it cannot; what is sent there is not tested.
 METRICS_BEGIN_ANEW: bool = not HAS_TASK_SDK or (
     FLUSHES_METRICS and hasattr(import_module("airflow.sdk.observability.stats"), "initialize")
 )
+
+#: Our DAGs: the second one asks people, which began with 3.1.
+DAGS: set[str] = {DAG_ID, DECISIONS_DAG_ID} if HAS_TASK_SDK else {DAG_ID}
 
 try:
     from airflow.sdk.exceptions import ParamValidationError as ParamValidationError

@@ -75,7 +75,7 @@ def test_the_command_does_what_it_says(command: str, taught_days: Usage, capsys:
     expected = {
         "aggregate": r"verified|would store",
         "completion": r"complete -F",
-        "dag-file": r"^Wrote .*/dags/usage_aggregation.py$|^# merchant-usage ",
+        "dag-file": r"^Wrote .*/dags/usage_(aggregation|decisions).py$|^# merchant-usage ",
         "dead-letters": r"Open: ",
         "decisions": r"waits for a decision|waiting",
         "history": r"acme on |^date,metric_type,",

@@ -151,7 +151,7 @@ def test_it_holds_the_package_the_queries_the_dag_and_nothing_else(wheel: Path) 
         assert set(files.namelist()) == {
             *(path.relative_to(PROJECT).as_posix() for path in package),
             *(f"merchant_usage/{path.as_posix()}" for path in queries),
-            f"merchant_usage/dags/{DAG.name}",
+            *(f"merchant_usage/dags/{path.name}" for path in (PROJECT / "dags").glob("*.py")),
             *(f"{DIST_INFO}/{name}" for name in about),
         }
 

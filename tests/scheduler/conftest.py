@@ -39,8 +39,8 @@ from tests.scheduler.xcom_elsewhere import kept_elsewhere
 from tests.support import PROJECT
 from tests.webhooks import make_certificate
 
-# Workers on several machines are tried on the default lane only.
-collect_ignore = [] if AIRFLOW_3 else ["test_celery.py", "test_pods.py"]
+# Workers on several machines, and people who are asked, are tried on the default lane only.
+collect_ignore = [] if AIRFLOW_3 else ["test_celery.py", "test_decisions.py", "test_pods.py"]
 
 # Bad keys of each kind, what they hold, and what becomes of them. TODAY stands for today.
 POISON = {

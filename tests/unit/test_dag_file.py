@@ -48,6 +48,13 @@ def test_it_is_written_into_a_folder_or_by_a_name(
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_the_one_that_asks_people_is_written_on_request(tmp_path: Path) -> None:
+    assert main(["dag-file", "--decisions", str(tmp_path)]) == 0
+    (target,) = tmp_path.iterdir()
+    assert target.name == "usage_decisions.py"
+    assert written(target.read_text(encoding="utf-8")) == (PROJECT / "dags" / target.name).read_text(encoding="utf-8")
+
+
 def test_again_it_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["dag-file", str(tmp_path)])
     (target,) = tmp_path.iterdir()
@@ -58,11 +65,12 @@ def test_again_it_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_that_of_another_version_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = tmp_path / "other.py"
+    other = tmp_path / "dags" / "usage_aggregation.py"
+    other.parent.mkdir()
     other.write_text(OURS + "# of another version\n", encoding="utf-8")
     target = tmp_path / "usage_aggregation.py"
     with monkeypatch.context() as patched:
-        patched.setattr(dag_file, "SOURCE", other)
+        patched.setattr(dag_file, "_DAGS", other.parent)
         patched.setattr(dag_file, "__version__", "99.0")
         assert main(["dag-file", str(target)]) == 0
     assert target.read_text(encoding="utf-8").startswith("# merchant-usage 99.0 ")

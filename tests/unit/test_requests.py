@@ -7,8 +7,8 @@ import datetime as dt
 import pytest
 
 from merchant_usage.cli.parser import build_parser
-from merchant_usage.cli.requests import due_run
-from tests.support import TODAY, YESTERDAY, settings
+from merchant_usage.cli.requests import due_run, run_of
+from tests.support import NOW, TODAY, YESTERDAY, settings
 
 WEEK = tuple(TODAY - dt.timedelta(days=days) for days in range(7, 0, -1))
 
@@ -27,3 +27,12 @@ def test_the_dates_of_a_moment(time: str, dates: tuple[dt.date, ...]) -> None:
     run = due_run(build_parser().parse_args(["aggregate", "--due"]), now, settings())
     assert run.dates == dates
     assert (run.run_type, run.merchant_ids, run.interval) == ("cli", None, (now, now))
+
+
+def test_who_asked_is_the_user_of_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "caf\udce9")
+    assert run_of([], NOW).requested_by == "caf\\udce9", "as PostgreSQL takes it"
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**30)
+    assert run_of([], NOW).requested_by is None, "a container's user need not have a name"

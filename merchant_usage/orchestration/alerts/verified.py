@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import Context
@@ -17,9 +18,10 @@ from merchant_usage.log import Log
 from merchant_usage.model.run import Plan
 from merchant_usage.model.verdict import Proof
 from merchant_usage.orchestration.alerts import delivery, failure_notes
+from merchant_usage.orchestration.compat import ASKS_PEOPLE, dag_url
 from merchant_usage.orchestration.remedies import rerun_command
 from merchant_usage.orchestration.seal_export import alert_of_export, export_seals
-from merchant_usage.settings import Settings
+from merchant_usage.settings import DECISIONS_DAG_ID, Settings
 from merchant_usage.source.shards import RedisClient
 
 log = Log(__name__)
@@ -40,10 +42,27 @@ def notify_proof(
         pending.notifications += gather_seals(conn, proof.audit, plan.run_id, pending.taken_at)
         if settings.seal_export:
             pending.notifications += alert_of_export(conn, unwritten, plan.run_id, pending.taken_at)
-        if unsent := delivery.send(map(with_command, pending.notifications)):
+        place = place_of_answers(context)
+        told = [with_link(with_command(each), place) for each in pending.notifications]
+        if unsent := delivery.send(told):
             mark_unsent(conn, pending, unsent)
     except Exception as error:  # noqa: BLE001 - an alert never hurts the work
         log.warning(f"Bad news could not be told: {type(error).__name__}")
+
+
+def place_of_answers(context: Context) -> str | None:
+    """Where in Airflow people can answer, if the DAG that asks them lies beside this one."""
+    here = getattr(context.get("dag"), "fileloc", None)
+    if not ASKS_PEOPLE or here is None or not Path(here).with_name(f"{DECISIONS_DAG_ID}.py").is_file():
+        return None
+    return dag_url(DECISIONS_DAG_ID)
+
+
+def with_link(notification: Notification, place: str | None) -> Notification:
+    """With where to answer, if it is about counters that wait for a decision."""
+    if place is None or notification.alert.kind is not AlertKind.COUNTER_REGRESSED:
+        return notification
+    return replace(notification, alert=replace(notification.alert, link=("Decide in Airflow", place)))
 
 
 def with_command(notification: Notification) -> Notification:
