@@ -170,6 +170,18 @@ Needs USAGE_POSTGRES_URL only. To decide: {PROGRAM} resolve
 exit codes: 0 done, whatever waits, 2 bad arguments, settings or schema, 3 PostgreSQL
 """
 
+EXPLAIN = f"""\
+examples:
+  {PROGRAM} explain acme 2026-11-20              why these numbers: what happened to them, in that order
+  {PROGRAM} explain acme 2026-11-20 queries      of one metric
+  {PROGRAM} explain acme yesterday --json        for a program
+
+How the counters grew, the runs that proved the day, dead letters, who decided what and why, and seals. Times are in
+UTC. Needs USAGE_POSTGRES_URL only; in SQL it is the view usage_explained.
+
+exit codes: 0 done, whatever there is to tell, 2 bad arguments, settings or schema, 3 PostgreSQL
+"""
+
 PRUNE = f"""\
 examples:
   {PROGRAM} prune --dry-run      how many rows would be deleted, and delete none
@@ -280,6 +292,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_dead_letters(commands)
     _add_resolve(commands)
     _add_decisions(commands)
+    _add_explain(commands)
     _add_prune(commands)
     _add_audit(commands)
     _add_seals(commands)
@@ -417,6 +430,15 @@ def _add_decisions(commands: Commands) -> None:
     command = _add(commands, "decisions", "decisions:list_decisions", summary, DECISIONS)
     command.add_argument("day", nargs="?", metavar="DATE", help=f"one date: {DAYS}")
     command.add_argument("--most", type=_how_many, default=100, metavar="N", help="at most so many (default 100)")
+    _add_json(command)
+
+
+def _add_explain(commands: Commands) -> None:
+    summary = "why a merchant's numbers of a day are what they are"
+    command = _add(commands, "explain", "explain:explain", summary, EXPLAIN)
+    command.add_argument("merchant_id", metavar="MERCHANT", help="a merchant's id, as it is in the key")
+    command.add_argument("day", metavar="DATE", help=f"a date: {DAYS}")
+    command.add_argument("metric", nargs="?", metavar="METRIC", help="one metric; left out: all of them")
     _add_json(command)
 
 

@@ -177,6 +177,17 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     "usage_sealed_date": {"usage_date": "date"},
     "merchant_usage_weekly": {"merchant_id": _TEXT, "week": "date", "metric_type": _TEXT, **_WINDOW},
     "merchant_usage_monthly": {"merchant_id": _TEXT, "month": "date", "metric_type": _TEXT, **_WINDOW},
+    "usage_explained": {
+        "merchant_id": _TEXT,
+        "date": "date",
+        "metric_type": _TEXT,
+        "happened_at": _WHEN,
+        "kind": _TEXT,
+        "by_whom": _TEXT,
+        "value_before": "numeric",
+        "value_after": "numeric",
+        "told": _TEXT,
+    },
 }
 
 USAGE: Final = "merchant_usage"

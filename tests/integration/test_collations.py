@@ -143,7 +143,7 @@ def test_collation_that_takes_ids_for_the_same_is_refused(empty15: Connection) -
     (remedy,) = [part.split(")")[0] for part in str(raised.value).split("(") if part.startswith("ALTER")]
     empty15.execute(remedy.encode())
     schema.migrate(empty15)
-    empty15.execute("DROP VIEW merchant_usage_hourly, merchant_usage_weekly, merchant_usage_monthly")
+    empty15.execute("DROP VIEW merchant_usage_hourly, merchant_usage_weekly, merchant_usage_monthly, usage_explained")
     empty15.execute("ALTER TABLE merchant_usage ALTER COLUMN metric_type TYPE text COLLATE merging")
     with pytest.raises(SchemaError, match=r"merchant_usage\.metric_type has the collation merging"):
         schema.check(empty15)

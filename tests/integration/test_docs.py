@@ -78,6 +78,7 @@ def test_the_command_does_what_it_says(command: str, taught_days: Usage, capsys:
         "dag-file": r"^Wrote .*/dags/usage_(aggregation|decisions).py$|^# merchant-usage ",
         "dead-letters": r"Open: ",
         "decisions": r"waits for a decision|waiting",
+        "explain": r"is sealed: it was over and settled",
         "history": r"acme on |^date,metric_type,",
         "migrate": r"applied \w+",
         "preview": r"Nothing was written",

@@ -278,7 +278,9 @@ def test_a_view_follows_the_table_that_takes_the_place_of_the_old_one(usage: Usa
     usage.conn.execute("ALTER TABLE merchant_usage RENAME TO old; CREATE TABLE merchant_usage (LIKE old INCLUDING ALL)")
     schema.migrate(usage.conn)
     usage.conn.execute("DROP TABLE old")
-    usage.conn.execute("DROP VIEW merchant_usage_hourly, merchant_usage_weekly, merchant_usage_monthly")
+    usage.conn.execute(
+        "DROP VIEW merchant_usage_hourly, merchant_usage_weekly, merchant_usage_monthly, usage_explained"
+    )
     usage.aggregate(TODAY)  # no run needs them
     schema.migrate(usage.conn)
     assert values(curve(usage)) == [5]

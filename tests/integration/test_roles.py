@@ -263,6 +263,7 @@ def look(tell: Tell) -> None:
     """All commands that only look."""
     tell(["status"])
     tell(["dead-letters"])
+    tell(["explain", "grows", str(DAY)])
     for by in ("hour", "day", "week", "month"):
         tell(["history", "grows", "--date", str(DAY), "--by", by])
 
@@ -329,6 +330,7 @@ def reader_works(
         lambda: tell(["audit"]),
         lambda: tell(["dead-letters"]),
         lambda: tell(["decisions"]),
+        lambda: tell(["explain", "acme", "2026-11-20"]),
         *asked,
     ]
 

@@ -36,6 +36,7 @@ FILES = [
     "013_windows",
     "014_seals",
     "015_approvals",
+    "016_explained",
 ]
 
 DESCRIBE = """

@@ -27,6 +27,7 @@ COMMANDS = (
     "dead-letters",
     "resolve",
     "decisions",
+    "explain",
     "prune",
     "audit",
     "seals",
@@ -68,7 +69,13 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_its_function(command: str) -> None:
-    given = {"resolve": ["key", "--keep"], "completion": ["bash"], "history": ["acme"], "prove": ["acme", "yesterday"]}
+    given = {
+        "resolve": ["key", "--keep"],
+        "completion": ["bash"],
+        "history": ["acme"],
+        "prove": ["acme", "yesterday"],
+        "explain": ["acme", "yesterday"],
+    }
     words = [command, *given.get(command, [])]
     module, _, function = build_parser().parse_args(words).command.partition(":")
     assert callable(getattr(importlib.import_module(f"merchant_usage.cli.{module}"), function))
