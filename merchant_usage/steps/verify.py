@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import tee
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from psycopg import Connection
 
 from merchant_usage.errors import ReadingsGone, RowsGone
-from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch, Group
 from merchant_usage.model.dates import Scope
-from merchant_usage.model.dead_letter import DeadLetter
-from merchant_usage.model.keys import CounterKey, as_columns, build_key, parse_key
-from merchant_usage.model.pages import PAGE, Page, key_pages, pages
-from merchant_usage.model.readings import WHOLE, digest
+from merchant_usage.model.keys import CounterKey, parse_key
+from merchant_usage.model.pages import key_pages
 from merchant_usage.model.report import Counts, DateReport
 from merchant_usage.model.run import Attempt
-from merchant_usage.model.verdict import DateFindings, Difference, Proof, Verdict, judge, judge_date
+from merchant_usage.model.verdict import DateFindings, Proof, Verdict, judge_date
 from merchant_usage.settings import Settings
-from merchant_usage.sink import absences, dead_letters, ledger, readings
+from merchant_usage.sink import absences, dead_letters, ledger
 from merchant_usage.sink.queries import query
-from merchant_usage.sink.transactions import again_on_conflict, set_limits
-from merchant_usage.source.counters import MAX_VALUE, interpret_values, read_page, with_date
+from merchant_usage.sink.transactions import set_limits
 from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.curves import broken_curves
-from merchant_usage.steps.page_comparison import PageComparison, compare_pages
+from merchant_usage.steps.judgement import Context, state_regressions
+from merchant_usage.steps.key_checks import (
+    ScannedPage,
+    by_date,
+    check_scanned_keys,
+    check_unsaved,
+    check_unscanned_rows,
+    pages_with_readings,
+)
 from merchant_usage.steps.past import Past
-from merchant_usage.steps.regressions import settle
 from merchant_usage.steps.staging import stage_names
-from merchant_usage.steps.store import BatchResult, parts
-from merchant_usage.steps.tally import MAX_ABSENCES_KEPT, MAX_DIFFERENCES_KEPT, Tally
-
-log = Log(__name__)
+from merchant_usage.steps.store import BatchResult
+from merchant_usage.steps.tally import MAX_DIFFERENCES_KEPT, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         RowsGone: so are some rows of an attempt that was verified before.
     """
     parameters = _parameters(claim.scopes)
-    groups = _by_date(group for batch in claim.batches for group in batch.groups)
+    groups = by_date(group for batch in claim.batches for group in batch.groups)
     past = Past.of(client, conn, claim.scopes, groups, claim.attempt, settings, now)
     tally = Tally()
     suspects = frozenset(dead_letters.open_keys(conn, [scope.date for scope in claim.scopes]))
@@ -83,7 +81,7 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         # The first query takes the snapshot: before Redis is read.
         sums = conn.execute(query("select_totals" if parameters["merchant_dates"] else "select_day_totals"), parameters)
         stored = {date: _Totals(*map(int, totals)) for date, *totals in sums}
-        context = _Context(
+        context = Context(
             client,
             conn,
             {scope.date: scope.settled for scope in claim.scopes},
@@ -95,23 +93,23 @@ def verify(client: RedisClient, conn: Connection, claim: Claim, settings: Settin
         )
         context.undecided.update(_undecided(conn, claim.scopes, settings.key_prefix))
         proven: dict[dt.date, int] = {}
-        scanned: Iterable[_Scanned] = ((page, ()) for page in key_pages(groups, settings.key_prefix))
+        scanned: Iterable[ScannedPage] = ((page, ()) for page in key_pages(groups, settings.key_prefix))
         if claim.attempt is not None and claim.result.live_readings:
             proven = _require_readings(conn, claim.attempt, claim.result)
-            scanned = _pages_with_readings(context, claim.attempt, claim.batches)
+            scanned = pages_with_readings(context, claim.attempt, claim.batches)
         undecided = Counter(context.undecided.values())
-        _check_scanned_keys(context, scanned, tally)
+        check_scanned_keys(context, scanned, tally)
         _require_rows(context, proven, stored, tally, claim.result)
         if context.unsaved or any(totals.rows != tally.by_date[date].with_row for date, totals in stored.items()):
             stage_names(conn, groups, settings.key_prefix)
-            _check_unscanned_rows(context, parameters, tally)
-            _judge_unsaved(context, tally)
+            check_unscanned_rows(context, parameters, tally)
+            check_unsaved(context, tally)
         few = _has_at_most(claim.merchants_shown, groups)
         limit = claim.merchants_shown * len(claim.scopes)
         merchants = _summarize(conn, parameters, tally, limit) if few else []
         broken = broken_curves(conn, claim.scopes) if claim.attempt is not None else {}
     if claim.attempt is not None:
-        _state_regressions(context, tally, settings)
+        state_regressions(context, tally, settings)
         absences.note(conn, tally.absent, now)
     reports = [
         _report(scope, stored.get(scope.date, _Totals()), tally, past, claim.result, undecided[scope.date])
@@ -175,169 +173,6 @@ class _Totals(NamedTuple):
     carrying: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What it takes to judge a key."""
-
-    client: RedisClient
-    conn: Connection
-    settled: dict[dt.date, bool]
-    prefix: str
-    past: Past
-    #: Keys with an open dead letter: their values may be large.
-    suspects: frozenset[bytes]
-    #: Dates on which keys went between the scan and storing: nobody has read these to their end.
-    unread: frozenset[dt.date]
-    #: Whether what is found is written down.
-    writes: bool
-    #: What this run read, of those keys whose row may hold less or is not there. None, unless rows were lowered.
-    unsaved: dict[bytes, int] = field(default_factory=dict)
-    #: Keys that went backwards and wait for a decision, and their dates.
-    undecided: dict[bytes, dt.date] = field(default_factory=dict)
-
-    def was_read_to_its_end(self, date: dt.date) -> bool:
-        """Whether what the scan found of a date was read, and is all there is to come: that of a live one may grow."""
-        return self.settled[date] and date not in self.unread
-
-    def is_lost(self, seen: _Observation, *, was_scanned: bool) -> bool:
-        """Whether a counter that was stored is gone before its time, so that it may begin anew and be counted short.
-
-        A row that neither this run nor one before it has read may never have been a counter.
-        """
-        date = seen.key.date
-        if was_scanned and self.was_read_to_its_end(date):
-            return False
-        return (
-            seen.now is None
-            and seen.counted > 0
-            and (seen.read is not None or was_scanned or self.past.was_read(date))
-            and self.past.is_kept_still(date)
-        )
-
-    def note_unsaved(self, raw_key: bytes, least: int) -> None:
-        """Take note of what was read of a key whose row may hold less."""
-        self.unsaved[raw_key] = max(least, self.unsaved.get(raw_key, 0))
-
-    def names_any(self, raw_keys: Iterable[bytes]) -> bool:
-        """Whether a page has keys that are judged even if their rows hold what Redis has."""
-        return bool(self.unsaved or self.undecided) and not (
-            self.unsaved.keys().isdisjoint(raw_keys) and self.undecided.keys().isdisjoint(raw_keys)
-        )
-
-
-#: A page of keys that the scan found, and what was read of it.
-_Scanned = tuple[Page, Sequence[str]]
-
-
-def _by_date(groups: Iterable[Group]) -> list[Group]:
-    """Groups by date, because a page ends with its date."""
-    return sorted(groups, key=attrgetter("date"))
-
-
-def _pages_with_readings(context: _Context, attempt: Attempt, batches: Sequence[Batch]) -> Iterator[_Scanned]:
-    """The pages of live dates as they were stored, each with what was read of it; then those of the other dates.
-
-    PostgreSQL may have refused a part as a whole: what was stored in other pages than these is looked up.
-    """
-    for batch in batches:
-        if not batch.live_dates:
-            continue
-        kept = readings.of_batch(context.conn, attempt, batch.number)
-        for part in parts(batch):
-            for page in key_pages(part.groups, context.prefix):
-                if page.date in batch.live_dates:
-                    yield page, kept.pop(digest(page), ())
-        if kept:
-            _look_up_unsaved(context, readings.of_pages(context.conn, attempt, batch.number, kept))
-    over = _by_date(group for batch in batches for group in batch.groups if group.date not in batch.live_dates)
-    yield from ((page, ()) for page in key_pages(over, context.prefix))
-
-
-def _check_scanned_keys(context: _Context, scanned: Iterable[_Scanned], tally: Tally) -> None:
-    """Compare each key that the scan found with its row."""
-    to_compare, beside = tee(scanned)
-    compared = compare_pages(context.client, context.conn, (page for page, _ in to_compare), context.suspects)
-    for both, (_, of_page) in zip(compared, beside, strict=True):
-        tally.by_date[both.page.date].with_row += len(both.raw_values)
-        for reading in of_page:
-            _note_unsaved(context, both, reading)
-        if not both.equal or context.names_any(both.page.raw_keys):
-            _judge_unequal(context, both, tally)
-
-
-def _note_unsaved(context: _Context, both: PageComparison, reading: str) -> None:
-    """Note those keys of a page whose row may be less than what this run read: they are looked at one by one."""
-    counters = reading.encode().split(b",")
-    for i in both.below(counters):
-        context.note_unsaved(both.page.raw_keys[i], int(counters[i].removeprefix(WHOLE)))
-
-
-def _look_up_unsaved(context: _Context, pages_read: Iterable[dict[CounterKey, int]]) -> None:
-    """The same for pages that are not those of the batches."""
-    for read in pages_read:
-        rows = _rows(context.conn, list(read))
-        for key, least in read.items():
-            stored, _ = rows.get(key, (None, 0))
-            if stored is None or stored < least:
-                context.note_unsaved(build_key(context.prefix, key), least)
-
-
-def _judge_unequal(context: _Context, both: PageComparison, tally: Tally) -> None:
-    """Judge those keys of a page whose row is missing, is not what Redis has, or less than was read."""
-    of_page = both.page.raw_keys
-    named = (i for i, raw_key in enumerate(of_page) if raw_key in context.unsaved or raw_key in context.undecided)
-    chosen = sorted({*both.unequal(), *named})
-    raw_keys = [of_page[i] for i in chosen]
-    values = interpret_values(context.client, raw_keys, [both.raw_values[i] for i in chosen])
-    keys = [key for raw_key in raw_keys if isinstance(key := parse_key(raw_key, context.prefix), CounterKey)]
-    rows = _rows(context.conn, keys)
-    seen: list[_Observation] = []
-    for key, raw_key, now in zip(keys, raw_keys, values, strict=True):
-        found = tally.by_date[key.date]
-        stored, carried = rows.get(key, (None, 0))
-        read = context.unsaved.pop(raw_key, None)
-        if key in rows:
-            found.rows += 1
-        else:
-            found.with_row -= 1
-        seen.append(_Observation(key, raw_key, stored, carried, read, now))
-    _judge(context, seen, tally, was_scanned=True)
-
-
-def _check_unscanned_rows(context: _Context, parameters: dict[str, Any], tally: Tally) -> None:
-    """Judge the rows whose keys the scan did not find; its keys are in usage_staged."""
-    with context.conn.cursor(name="usage_unscanned") as cursor:
-        cursor.execute(query("select_unscanned_rows"), parameters)
-        while rows := cursor.fetchmany(PAGE):
-            keys = [CounterKey(*row[:3]) for row in rows]
-            raw_keys = [build_key(context.prefix, key) for key in keys]
-            values = read_page(context.client, raw_keys)
-            seen: list[_Observation] = []
-            for key, raw_key, (*_, stored, carried), now in zip(keys, raw_keys, rows, values, strict=True):
-                found = tally.by_date[key.date]
-                found.rows += 1
-                read = context.unsaved.pop(raw_key, None)
-                if parse_key(raw_key, context.prefix) != key:
-                    # A row under a name that no counter can have: there is none in Redis.
-                    found.verdicts[Verdict.EXPIRED] += 1
-                    found.more_in_redis -= (stored or 0) - carried
-                else:
-                    seen.append(_Observation(key, raw_key, stored, carried, read, now))
-            _judge(context, seen, tally)
-
-
-def _judge_unsaved(context: _Context, tally: Tally) -> None:
-    """Judge what this run read, and what neither the scan nor a row without a key has brought up."""
-    for raw_keys in pages(context.unsaved):
-        keys = [key for raw_key in raw_keys if isinstance(key := parse_key(raw_key, context.prefix), CounterKey)]
-        rows = _rows(context.conn, keys)
-        seen = [
-            _Observation(key, raw_key, *rows.get(key, (None, 0)), context.unsaved[raw_key], now)
-            for key, raw_key, now in zip(keys, raw_keys, read_page(context.client, raw_keys), strict=True)
-        ]
-        _judge(context, seen, tally)
-
-
 def _undecided(conn: Connection, scopes: Sequence[Scope], prefix: str) -> dict[bytes, dt.date]:
     """Keys of these scopes that went backwards and wait for a decision, and their dates."""
     merchants = {scope.date: scope.merchant_ids for scope in scopes}
@@ -347,89 +182,6 @@ def _undecided(conn: Connection, scopes: Sequence[Scope], prefix: str) -> dict[b
         if of_some is None or (isinstance(key, CounterKey) and key.merchant_id in of_some):
             found[raw_key] = date
     return found
-
-
-class _Observation(NamedTuple):
-    """All that is known of a key."""
-
-    key: CounterKey
-    raw_key: bytes
-    stored: int | None
-    carried: int
-    read: int | None
-    now: int | DeadLetter | None
-
-    @property
-    def counted(self) -> int:
-        """What the row says of the counter."""
-        return (self.stored or 0) - self.carried
-
-
-def _judge(context: _Context, seen: Sequence[_Observation], tally: Tally, *, was_scanned: bool = False) -> None:
-    seen = [each._replace(now=_fitting(each)) for each in seen]
-    lower = {
-        each.raw_key: each.stored
-        for each in seen
-        if each.stored is not None and (each.now is None or (isinstance(each.now, int) and each.counted > each.now))
-    }
-    kept = dead_letters.kept(context.conn, lower)
-    absent: list[CounterKey] = []
-    for each in seen:
-        if isinstance(each.now, DeadLetter):
-            was_good = each.stored is not None or each.read is not None
-            tally.add_bad(each.key, each.counted, with_date(each.now, each.key.date), was_good=was_good)
-            continue
-        is_known = each.raw_key in context.undecided
-        verdict = judge(
-            stored=each.stored,
-            carried=each.carried,
-            read=each.read,
-            now=each.now,
-            settled=context.settled[each.key.date],
-            accepted_from=kept.get(each.raw_key),
-        )
-        is_excused = kept.get(each.raw_key, 0) is None  # gone, and a person said that what is stored is right
-        is_lost = verdict is Verdict.EXPIRED and not is_excused and context.is_lost(each, was_scanned=was_scanned)
-        if not verdict.fails and (is_known or is_lost):
-            verdict = Verdict.REGRESSED
-        if verdict is Verdict.EXPIRED and each.counted > 0 and context.past.is_within_retention(each.key.date):
-            absent.append(each.key)
-        tally.by_date[each.key.date].kept += verdict is Verdict.MATCH and each.counted > (each.now or 0)
-        tally.add(
-            Difference(each.key, verdict, each.stored, each.carried, each.read, each.now),
-            is_known=is_known,
-            was_read=was_scanned and context.was_read_to_its_end(each.key.date),
-        )
-    if context.writes and absent and len(tally.absent) < MAX_ABSENCES_KEPT:
-        tally.absent += absences.unnoted(context.conn, absent)
-
-
-def _fitting(seen: _Observation) -> int | DeadLetter | None:
-    """The counter, if it can be stored on top of what is carried."""
-    if isinstance(seen.now, int) and seen.now > MAX_VALUE - seen.carried:
-        return DeadLetter.overflow(seen.raw_key, seen.key.date, counter=seen.now, carried=seen.carried)
-    return seen.now
-
-
-def _state_regressions(context: _Context, tally: Tally, settings: Settings) -> None:
-    """Look once more, with rows locked, at what verification was the first to see. What is still so gets a letter."""
-    keys = [found.key for found in tally.regressed] + tally.vanished
-    vanishing = {date for date in context.settled if context.past.is_kept_still(date)} if keys else set()
-    settled = again_on_conflict(partial(settle, context.client, context.conn, keys, settings, vanishing))
-    for found in tally.regressed:
-        if found.key not in settled.regressed:
-            tally.withdraw(found)
-    tally.regressed = [found for found in tally.regressed if found.key in settled.regressed]
-    if tally.letters:
-        # What storing has told already is no second attempt.
-        known = dead_letters.open_keys(context.conn, context.settled)
-        dead_letters.open_letters(context.conn, (each for each in tally.letters if each.redis_key not in known))
-
-
-def _rows(conn: Connection, keys: Sequence[CounterKey]) -> dict[CounterKey, tuple[int | None, int]]:
-    """What is stored for these keys: metric_value and carried."""
-    rows = conn.execute(query("select_rows"), as_columns(keys))
-    return {CounterKey(*row[:3]): (row[3], row[4]) for row in rows}
 
 
 def _summarize(conn: Connection, parameters: dict[str, Any], tally: Tally, limit: int) -> list[tuple[Any, ...]]:
@@ -468,7 +220,7 @@ def _require_readings(conn: Connection, attempt: Attempt, result: BatchResult) -
 
 
 def _require_rows(
-    context: _Context,
+    context: Context,
     proven: dict[dt.date, int],
     stored: dict[dt.date, _Totals],
     tally: Tally,

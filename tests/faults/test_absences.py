@@ -11,7 +11,7 @@ from merchant_usage.model.dead_letter import Reason
 from merchant_usage.model.pages import PAGE
 from merchant_usage.model.run import Run
 from merchant_usage.settings import OnRegression
-from merchant_usage.steps import preview, verify
+from merchant_usage.steps import judgement, preview
 from merchant_usage.steps.resolve import Decision
 from tests.faults.long_life import DAY, HOUR, Life, at, is_sealed, open_letters, rule
 from tests.support import NOW, TODAY, YESTERDAY, Usage, key, raw, settings
@@ -153,7 +153,7 @@ def test_counters_of_an_emptied_date_come_back_one_after_the_other(life: Life, u
 def test_many_keys_that_are_gone_are_noted_by_several_runs(
     life: Life, usage: Usage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "MAX_ABSENCES_KEPT", 1)
+    monkeypatch.setattr(judgement, "MAX_ABSENCES_KEPT", 1)
     names = [key(f"m{n:04}") for n in range(PAGE + 5)]
     for name in (*names, BETA):
         life.count(name, 5)
