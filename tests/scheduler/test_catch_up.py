@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 from local.airflow_api import DagRun
 from merchant_usage.model.dates import local_date
@@ -66,9 +67,14 @@ def test_the_note_of_a_run_tells_its_verdicts_and_totals(world: World, run_by_ha
     assert any(all(line in run_by_hand.note for line in lines) for lines in (apart, together)), run_by_hand.note
 
 
+def event_of_billing(world: World, run: DagRun) -> dict[str, Any]:
+    """The one event of the asset that stands for all dates of a run; beside it each date that was sealed may have one."""
+    (event,) = [event for event in world.events(run) if event["name"] == "merchant_usage"]
+    return event
+
+
 def test_the_asset_event_tells_dates_and_totals(world: World, run_by_hand: DagRun) -> None:
-    (event,) = world.events(run_by_hand)
-    assert event["name"] == "merchant_usage"
+    event = event_of_billing(world, run_by_hand)
     assert event["extra"]["run_id"] == run_by_hand.run_id
     told = {report["date"]: (report["verdict"], report["postgres_total"]) for report in event["extra"]["dates"]}
     totals = {
@@ -80,7 +86,7 @@ def test_the_asset_event_tells_dates_and_totals(world: World, run_by_hand: DagRu
 
 def test_a_dag_that_waits_for_the_asset_starts_with_that_event(world: World, run_by_hand: DagRun) -> None:
     def started() -> list[str]:
-        (event,) = world.events(run_by_hand)
+        event = event_of_billing(world, run_by_hand)
         return [run["dag_id"] for run in event["created_dagruns"]]
 
     assert world.airflow.wait_until(started, "billing has started", RUN_SECONDS) == ["billing"]
