@@ -68,7 +68,7 @@ def test_the_note_of_a_run_tells_its_verdicts_and_totals(world: World, run_by_ha
 
 
 def event_of_billing(world: World, run: DagRun) -> dict[str, Any]:
-    """The one event of the asset that stands for all dates of a run; beside it each date that was sealed may have one."""
+    """The event of the asset that stands for all dates of a run; each date that was sealed may have one beside it."""
     (event,) = [event for event in world.events(run) if event["name"] == "merchant_usage"]
     return event
 
