@@ -50,6 +50,7 @@ TABLES = (
     "usage_source",
     "usage_seal",
     "usage_seal_page",
+    "usage_correction",
     "usage_hourly_history",
 )
 

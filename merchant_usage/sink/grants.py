@@ -47,6 +47,7 @@ RUN: Final[Rights] = (
     | _on("usage_hourly_history", "SELECT INSERT")
     | _on("usage_seal", "SELECT INSERT")
     | _on("usage_seal_page", "SELECT INSERT")
+    | _on("usage_correction", "INSERT")
 )
 #: `audit`, `prove` and `seals`.
 AUDIT: Final[Rights] = (

@@ -117,6 +117,11 @@ def keep_leaves(conn: Connection, date: dt.date, version: int, leaves: Leaves) -
     )
 
 
+def keep_corrections(conn: Connection, date: dt.date, version: int) -> None:
+    """Note what each merchant's total was before a version and is in it, where the two differ."""
+    conn.execute(query("insert_corrections"), {"usage_date": date, "version": version})
+
+
 def corrections(conn: Connection, date: dt.date, since: dt.datetime) -> list[Correction]:
     """What people decided of a date since then, as far as it changes what is stored."""
     rows = conn.execute(query("select_corrections"), {"usage_date": date, "since": since})

@@ -172,6 +172,8 @@ def _seal_date(conn: Connection, state: DateState, run_id: str, sign: Sign | Non
         seal = replace(seal, chain=seal.expected_chain)
         seal = replace(seal, signature=sign(seal.chain) if sign else None)
         seals.insert(conn, seal)
+        if before is not None:
+            seals.keep_corrections(conn, state.date, version)
     return seal
 
 

@@ -137,7 +137,7 @@ class Machine(RuleBasedStateMachine):
             conn.execute("SET LOCAL session_replication_role = replica")
             conn.execute(
                 "TRUNCATE usage_dead_letter, usage_run, usage_reading, usage_alert, usage_decision, usage_deletion,"
-                " usage_absence, usage_proposal, usage_seal, usage_seal_page, usage_hourly_history"
+                " usage_absence, usage_proposal, usage_seal, usage_seal_page, usage_correction, usage_hourly_history"
             )
         schema.migrate(conn)  # the views stand on the table that was dropped
         self.make_partitions()

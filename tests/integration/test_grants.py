@@ -29,6 +29,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON usage_run, usage_dead_letter, usage_aler
     usage_source TO {ROLE};
 GRANT SELECT, INSERT, DELETE ON usage_absence TO {ROLE};
 GRANT SELECT, INSERT ON usage_decision, usage_proposal, usage_seal, usage_seal_page TO {ROLE};
+GRANT INSERT ON usage_correction TO {ROLE};
 GRANT SELECT, INSERT ON usage_hourly_history TO {ROLE};
 GRANT SELECT ON merchant_usage_hourly, merchant_usage_weekly, merchant_usage_monthly, usage_sealed_date,
     usage_explained TO {ROLE};

@@ -36,7 +36,8 @@ FILES = [
     "013_windows",
     "014_seals",
     "015_approvals",
-    "016_explained",
+    "016_corrections",
+    "017_explained",
 ]
 
 DESCRIBE = """

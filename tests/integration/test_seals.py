@@ -180,7 +180,7 @@ def test_runs_at_once_make_one_chain(usage: Usage, connect: Connect) -> None:
     assert all(later.previous == earlier.chain for earlier, later in pairwise(found))
 
 
-@pytest.mark.parametrize("table", ["usage_seal", "usage_seal_page"])
+@pytest.mark.parametrize("table", ["usage_seal", "usage_seal_page", "usage_correction"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET version = 2", "DELETE FROM {}", "TRUNCATE {}"])
 def test_seals_are_append_only(usage: Usage, table: str, statement: str) -> None:
     with pytest.raises(psycopg.errors.RaiseException, match=f"{table} is append only"):

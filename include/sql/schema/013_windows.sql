@@ -1,5 +1,5 @@
--- Weeks and months of what merchants used, and whether they are closed: all of their days are sealed. Views are made again only
--- where they stand on another table than the one of today: readers are not held up.
+-- Weeks of what merchants used, and whether they are closed: all of their days are sealed. Views are made again only where they
+-- stand on another table than the one of today: readers are not held up. Months come after seals, whose corrections they tell.
 
 -- The dates that are sealed: the same rule as in select_date_states, and a test holds one to the other.
 DO $$
@@ -72,34 +72,6 @@ BEGIN
             FROM usage_sealed_date
             GROUP BY date_trunc('week', usage_date::timestamp)::date
         ) AS sealed ON sealed.week = used.week;
-    END IF;
-END
-$$;
-
--- Months, named by their first days.
-DO $$
-BEGIN
-    IF NOT EXISTS (
-        SELECT FROM pg_rewrite w
-        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-        WHERE w.ev_class = to_regclass('merchant_usage_monthly') AND d.refobjid = 'merchant_usage'::regclass
-    ) THEN
-        CREATE OR REPLACE VIEW merchant_usage_monthly AS
-        SELECT used.merchant_id, used.month, used.metric_type, used.value, used.days, coalesce(sealed.days, 0)::integer AS days_sealed,
-               coalesce(sealed.days, 0) = used.days AS closed
-        FROM (
-            SELECT merchant_id, month, metric_type, value, (month + interval '1 month')::date - month AS days
-            FROM (
-                SELECT merchant_id, date_trunc('month', date::timestamp)::date AS month, metric_type, sum(metric_value) AS value
-                FROM merchant_usage
-                GROUP BY merchant_id, date_trunc('month', date::timestamp)::date, metric_type
-            ) AS summed
-        ) AS used
-        LEFT JOIN (
-            SELECT date_trunc('month', usage_date::timestamp)::date AS month, count(*) AS days
-            FROM usage_sealed_date
-            GROUP BY date_trunc('month', usage_date::timestamp)::date
-        ) AS sealed ON sealed.month = used.month;
     END IF;
 END
 $$;

@@ -1,13 +1,15 @@
 -- Why a number is what it is: what happened to a merchant's counters of a day, each a row with a sentence. Runs and decisions about
 -- whole days are rows of each merchant that has any usage of the day; `metric_type` is NULL there.
 -- Conditions on merchant_id and date reach the tables. Texts are compared byte by byte, whatever the collation of the table is.
--- Made again only where it stands on another merchant_usage than the one of today: readers are not held up.
+-- Made again only where it stands on another merchant_usage than the one of today, or knows no corrections: readers are not held up.
 DO $$
 BEGIN
-    IF EXISTS (
-        SELECT FROM pg_rewrite w
+    IF 2 = (
+        SELECT count(DISTINCT d.refobjid)
+        FROM pg_rewrite w
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-        WHERE w.ev_class = to_regclass('usage_explained') AND d.refobjid = 'merchant_usage'::regclass
+        WHERE w.ev_class = to_regclass('usage_explained')
+          AND d.refobjid IN ('merchant_usage'::regclass, 'merchant_usage_corrections'::regclass)
     ) THEN
         RETURN;
     END IF;
@@ -58,6 +60,14 @@ BEGIN
            )
     FROM (SELECT DISTINCT merchant_id, date FROM merchant_usage) AS u
     JOIN usage_seal AS s ON s.usage_date = u.date
+    UNION ALL
+    -- It was sealed with another total of this merchant than before.
+    SELECT merchant_id, usage_date, NULL, corrected_at, 'correction', NULL, before, after,
+           format(
+               'The day had been sealed before (%s, version %s): an invoice that is out is corrected by %s.',
+               reason, version, to_char(difference, 'FMSG999,999,999,999,999,999,999,990')
+           )
+    FROM merchant_usage_corrections
     UNION ALL
     -- What is known of a single key: {prefix}:{merchant}:{date}:{metric}, of which only the merchant may hold a colon.
     SELECT substr(
