@@ -22,6 +22,7 @@ from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import grants, schema, seals
 from merchant_usage.sink.transactions import transaction
 from merchant_usage.steps import audit as auditing
+from merchant_usage.steps.signature import signature_check
 from merchant_usage.tables import render
 
 #: Digits of a hash that a table shows.
@@ -33,9 +34,10 @@ def audit(options: argparse.Namespace) -> int:
     settings, now = load_settings(), clock.now()
     first, last = _range(options, now, settings)
     checkpoints = _checkpoints(options.against) if options.against else []
+    check = signature_check(options.public_key, settings.seal_key_file)
     with postgres_from_url() as conn:
         schema.check(conn, grants.AUDIT)
-        found = auditing.audit(conn, first, last, checkpoints)
+        found = auditing.audit(conn, first, last, checkpoints, check)
     if options.json:
         say_json(found.to_json())
     else:
@@ -43,6 +45,8 @@ def audit(options: argparse.Namespace) -> int:
         say(render(f"Seals of {first} to {last}", headings, map(_cells, found.dates), width()))
         if not found.chain:
             say("The chain of seals is whole.")
+        if found.signed is not None:
+            say(_format_signatures(found.signed, found.unsigned))
     if problems := [*_problems(found)]:
         complain("\n".join(problems))
     return int(bool(problems))
@@ -75,6 +79,13 @@ def _cells(found: DateAudit) -> tuple[object, ...]:
     return found.date, found.state, seal.version, seal.total, found.total, seal.root.hex()[:SHOWN]
 
 
+def _format_signatures(signed: int, unsigned: int) -> str:
+    """How far the signatures reach. Who can make the chain anew without the key can do so with those that have none."""
+    if not unsigned:
+        return f"Seals that are signed: {signed:,}."
+    return f"Seals that are signed: {signed:,}. Those before the first of them are not: {unsigned:,}."
+
+
 def _problems(found: Audit) -> Iterator[str]:
     """What is wrong: a sentence each."""
     for each in found.dates:
@@ -82,7 +93,7 @@ def _problems(found: Audit) -> Iterator[str]:
             yield f"{each.date} is not what was sealed. {format_changes(each)}"
     if unsealed := [str(each.date) for each in found.dates if each.state is SealState.NOT_SEALED]:
         yield f"Not sealed: {', '.join(unsealed)}."
-    for problem in (*found.chain, *found.against):
+    for problem in (*found.chain, *found.signatures, *found.against):
         yield f"{problem[0].upper()}{problem[1:]}."
 
 

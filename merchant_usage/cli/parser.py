@@ -198,11 +198,12 @@ examples:
   {PROGRAM} audit                                            the last USAGE_AUDIT_DAYS days
   {PROGRAM} audit --from 2026-11-20 --to 2026-11-21          these days
   {PROGRAM} audit --against checkpoints.jsonl                and look whether these seals are still there
+  {PROGRAM} audit --public-key seal.pub.pem                  and whether they are signed with this key
   {PROGRAM} audit --json | jq '.dates[] | select(.state != "intact")'
 
 Hashes what PostgreSQL holds anew, and compares it with what was sealed: each date is intact, changed (with the
 merchants that did) or not sealed. The chain of all seals is followed, too. A checkpoint is a line of seals --export,
-kept elsewhere.
+kept elsewhere. Signatures are looked at with --public-key, or where USAGE_SEAL_KEY_FILE is set.
 
 exit codes: 0 all intact, 1 not, 2 bad arguments, settings or schema, 3 PostgreSQL
 """
@@ -455,6 +456,8 @@ def _add_audit(commands: Commands) -> None:
     command.add_argument("--from", dest="from_date", metavar="DATE", help=f"first date: {DAYS}")
     command.add_argument("--to", dest="to_date", metavar="DATE", help="last date, included (default: yesterday)")
     command.add_argument("--against", metavar="FILE", help="checkpoints that must be in the chain, a line a seal")
+    help_of_key = "look whether seals are signed with it (PEM); may be given again for an older one"
+    command.add_argument("--public-key", action="append", default=[], metavar="FILE", help=help_of_key)
     _add_json(command)
 
 

@@ -74,16 +74,26 @@ class DateAudit:
 
 @dataclass(slots=True)
 class Audit:
-    """What an audit found: of each date, of the chain, and beside checkpoints. Problems are sentences."""
+    """What an audit found: of dates, the chain and its signatures, and beside checkpoints. Problems are sentences.
+
+    Attributes:
+        signed: how many seals are signed; None if nobody looked.
+        unsigned: how many are not that were made before the first that is.
+    """
 
     dates: list[DateAudit] = field(default_factory=list)
     chain: list[str] = field(default_factory=list)
     against: list[str] = field(default_factory=list)
+    signatures: list[str] = field(default_factory=list)
+    signed: int | None = None
+    unsigned: int = 0
 
     @property
     def is_intact(self) -> bool:
         """Whether there is nothing to tell."""
-        return not (self.chain or self.against) and all(each.state is SealState.INTACT for each in self.dates)
+        return not (self.chain or self.against or self.signatures) and all(
+            each.state is SealState.INTACT for each in self.dates
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -92,6 +102,9 @@ class Audit:
             "dates": [each.to_json() for each in self.dates],
             "chain": self.chain,
             "against": self.against,
+            "signatures": self.signatures,
+            "signed": self.signed,
+            "unsigned": None if self.signed is None else self.unsigned,
         }
 
 

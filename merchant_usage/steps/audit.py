@@ -19,6 +19,7 @@ from merchant_usage.sink import seals
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import transaction
 from merchant_usage.steps.seal import changed_merchants, hash_of
+from merchant_usage.steps.signature import SignatureCheck
 from merchant_usage.text import shown
 
 log = Log(__name__)
@@ -38,8 +39,14 @@ def audit_daily(conn: Connection, now: dt.datetime, settings: Settings) -> Audit
     return found
 
 
-def audit(conn: Connection, first: dt.date, last: dt.date, checkpoints: Iterable[Seal] = ()) -> Audit:
-    """Hash the dates of a range anew, follow the whole chain, and look for checkpoints in it."""
+def audit(
+    conn: Connection,
+    first: dt.date,
+    last: dt.date,
+    checkpoints: Iterable[Seal] = (),
+    check: SignatureCheck | None = None,
+) -> Audit:
+    """Hash the dates of a range anew, follow the whole chain, and look for checkpoints in it and at its signatures."""
     parameters = {"from_date": first, "to_date": last}
     dates = [row[0] for row in conn.execute(query("select_auditable"), parameters)]
     newest = seals.newest(conn, dates)
@@ -48,11 +55,16 @@ def audit(conn: Connection, first: dt.date, last: dt.date, checkpoints: Iterable
     with transaction(conn):
         for seal, problems in followed(seals.every(conn)):
             found.chain += problems
+            if check is not None:
+                found.signatures += check.problems_of(seal)
             if (other := expected.pop(seal.number, None)) is not None and other != seal:
                 found.against.append(_made_anew(other, seal))
     found.against += [f"{each.name} was cut off: it is not there any more" for each in expected.values()]
-    _shorten(found.chain)
-    _shorten(found.against)
+    if check is not None:
+        found.signatures += check.problems_of_all()
+        found.signed, found.unsigned = check.signed, check.unsigned
+    for problems in (found.chain, found.against, found.signatures):
+        _shorten(problems)
     return found
 
 
