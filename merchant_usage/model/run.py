@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from merchant_usage.model.dates import KeyRules, Scope, is_settled, local_date
+from merchant_usage.model.dates import KeyRules, Scope, is_settled
 from merchant_usage.model.risk import SourceState
 from merchant_usage.settings import Settings
 
@@ -33,13 +33,6 @@ class Run:
     interval: tuple[dt.datetime, dt.datetime] | None = None
     #: Who asked for it, where that is known.
     requested_by: str | None = None
-
-    def is_sweep(self, settings: Settings) -> bool:
-        """Whether it is the first scheduled run of a day, which does what is done once a day."""
-        if self.interval is None:
-            return False
-        start = self.interval[0]
-        return local_date(start - settings.interval, settings) != local_date(start, settings)
 
     def scopes(self, settings: Settings, others: Iterable[KeyRules] = ()) -> dict[dt.date, Scope]:
         """Its dates, each with whether it is settled by now, also by other rules that runs went by."""
@@ -70,7 +63,7 @@ class Plan:
     lowered: dict[dt.date, tuple[int, int]] = field(default_factory=dict)
     #: What the scan saw of Redis itself; nothing of a run of some merchants only.
     source: SourceState | None = None
-    #: Of the first scheduled run of a day.
+    #: Of the first scheduled run of a day that works.
     is_sweep: bool = False
 
     @property

@@ -52,7 +52,7 @@ def due_dates(conn: Connection, run: Run, settings: Settings) -> tuple[dt.date, 
     def is_over(date: dt.date) -> bool:
         return is_settled(date, now, settings, rules)
 
-    swept_at = KeyRules.of(settings).midnight(local_date(start, settings)) + settings.interval
+    swept_at = _swept_at(start, settings)
 
     def is_owed(date: dt.date) -> bool:
         read_at = states[date].read_at
@@ -74,6 +74,24 @@ def due_dates(conn: Connection, run: Run, settings: Settings) -> tuple[dt.date, 
         log.info(f"Owed, and taken by this run: {format_dates(owed)}", dates=len(owed))
     dates = tuple(sorted({*asked, *needed})) if needed else ()
     return dates[-MAX_DATES:]
+
+
+def is_sweep(conn: Connection, run: Run, settings: Settings) -> bool:
+    """Whether a run is the first scheduled one of a day that works: it does what is done once a day.
+
+    That is whichever comes first once the first interval of the day is over. The run of that interval may have nothing
+    left to do, or come to no end, and those that catch up come all at once. One that is repeated is asked anew.
+    """
+    if run.interval is None:
+        return False
+    parameters = {"run_id": run.run_id, "since": _swept_at(run.now - settings.interval, settings)}
+    row = conn.execute(query("select_has_worked"), parameters).fetchone()
+    return row == (False,)
+
+
+def _swept_at(start: dt.datetime, settings: Settings) -> dt.datetime:
+    """When the first run is due of the day in which an interval starts: once the day's first interval is over."""
+    return KeyRules.of(settings).midnight(local_date(start, settings)) + settings.interval
 
 
 def _unread(conn: Connection, go_live: dt.date, last: dt.date, settings: Settings) -> Collection[dt.date]:

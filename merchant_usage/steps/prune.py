@@ -17,7 +17,6 @@ from psycopg import Connection
 
 from merchant_usage.log import Log
 from merchant_usage.model.dates import local_date
-from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import transaction
@@ -78,13 +77,11 @@ def prune_history(conn: Connection, now: dt.datetime, settings: Settings, *, dry
     return int(row[0]) if row else 0
 
 
-def prune_daily(conn: Connection, run: Run, settings: Settings) -> None:
-    """Prune if this is the first scheduled run of a day. That it cannot be done fails no run."""
-    if not run.is_sweep(settings):
-        return
+def prune_daily(conn: Connection, now: dt.datetime, settings: Settings) -> None:
+    """Prune as much as the first run of a day does. That it cannot be done fails no run."""
     try:
-        found = prune(conn, run.now, settings, most=MAX_ROWS_A_DAY)
-        weeks = prune_history(conn, run.now, settings)
+        found = prune(conn, now, settings, most=MAX_ROWS_A_DAY)
+        weeks = prune_history(conn, now, settings)
     except psycopg.errors.InsufficientPrivilege as error:
         log.warning(f"Old rows are not pruned: {str(error).strip()}. See docs/reference/grants.md.")
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:

@@ -28,6 +28,7 @@ from merchant_usage.sink.transactions import again_on_conflict, transaction
 from merchant_usage.source.counters import read_page, scan_pages, with_date
 from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.cleanup import deletion_dates, recover_deletions
+from merchant_usage.steps.due import is_sweep
 from merchant_usage.steps.old_keys import OldKeys
 from merchant_usage.steps.preflight import require_usage
 from merchant_usage.steps.prune import prune_daily
@@ -119,7 +120,9 @@ def scan(
         joined = (scope for scope in scopes.values() if scope.date not in run.dates)
         ledger.add_dates(conn, attempt, run, joined, settings)
         bad_by_date = again_on_conflict(partial(_write_dead_letters, conn, found))
-        prune_daily(conn, run, settings)
+        sweeps = is_sweep(conn, run, settings)
+        if sweeps:
+            prune_daily(conn, run.now, settings)
         with transaction(conn):
             for date in sorted(scopes):
                 keys, merchants = found.census.key_count(date), found.census.merchant_count(date)
@@ -148,9 +151,7 @@ def scan(
     with record_failure(conn, attempt):
         source = inspect_source(client, conn, batches, settings) if run.merchant_ids is None else None
     ordered = tuple(scopes[date] for date in sorted(scopes))
-    plan = Plan(
-        run.run_id, ordered, run.now, dict(bad_by_date), attempt.number, lowered, source, run.is_sweep(settings)
-    )
+    plan = Plan(run.run_id, ordered, run.now, dict(bad_by_date), attempt.number, lowered, source, sweeps)
     return plan, batches
 
 

@@ -29,8 +29,11 @@ class Life:
     def run(self, now: dt.datetime | None = None) -> dict[dt.date, str]:
         """The run for the hour before; the verdicts of its dates. Nothing if it had nothing to do."""
         self.now = now or self.now
-        hour = self.now.replace(minute=0, second=0) - HOUR
-        reports = run_scheduled(self.usage.client, self.usage.conn, hour, self.settings)
+        return self.run_of(self.now.replace(minute=0, second=0) - HOUR)
+
+    def run_of(self, start: dt.datetime) -> dict[dt.date, str]:
+        """The run for the hour that begins then, late as it may be."""
+        reports = run_scheduled(self.usage.client, self.usage.conn, start, self.settings)
         return {report.date: str(report.verdict) for report in reports or ()}
 
     def run_hours(self, first: dt.datetime, last: dt.datetime) -> None:

@@ -116,6 +116,12 @@ def test_the_first_scheduled_run_of_a_day_prunes(
 ) -> None:
     monkeypatch.setattr(pruning, "MAX_ROWS_A_DAY", 20)
     usage.write({key("acme"): 1})
+    if start is not None and not is_first:
+        filled.execute(
+            "INSERT INTO usage_run (run_id, usage_date, run_type, settled, started_at, verdict)"
+            " VALUES ('before', %s, 'scheduled', false, %s, 'verified')",
+            [NOW.date(), MIDNIGHT + dt.timedelta(hours=1)],
+        )
     interval = None if start is None else (start, start + dt.timedelta(hours=1))
     run = Run("the run", "scheduled", (YESTERDAY,), NOW, interval=interval)
     aggregate(usage.client, filled, run, settings())
