@@ -47,6 +47,14 @@ def test_run_by_hand_is_verified(dag: Dag, usage: Usage) -> None:
     assert usage.client.dbsize() == 3, "clean-up is off"
 
 
+def test_the_ledger_says_who_triggered_a_run(dag: Dag, usage: Usage) -> None:
+    """dag.test() does so in the name of `dag_test`; before 3.1 nobody knows."""
+    usage.write(COUNTERS)
+    ended = dag.run(CONF)
+    row = usage.conn.execute("SELECT requested_by FROM usage_run WHERE run_id = %s", [ended.run_id]).fetchone()
+    assert row == ("dag_test" if AIRFLOW_3 else None,)
+
+
 def test_run_without_params_takes_yesterday(dag: Dag, usage: Usage) -> None:
     ended = dag.run()
     assert list(usage.ledger(ended.run_id)) in ([TODAY - dt.timedelta(days=1)], [TODAY])
