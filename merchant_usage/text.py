@@ -43,6 +43,8 @@ def safe(text: str, place: Place) -> str:
 
 def escape(text: str) -> str:
     """The text with every control character spelt out, those that turn the direction of writing too."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

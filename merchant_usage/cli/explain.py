@@ -9,6 +9,7 @@ from typing import Any
 
 from merchant_usage import clock
 from merchant_usage.cli.durations import format_moment
+from merchant_usage.cli.evidence import write_evidence
 from merchant_usage.cli.output import say, say_json, width
 from merchant_usage.cli.requests import day_of
 from merchant_usage.connections import postgres_from_url
@@ -23,7 +24,13 @@ from merchant_usage.text import shown
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Tell what is stored of a merchant's day, and all that happened to it."""
+    """Tell what is stored of a merchant's day, and all that happened to it; or write that down as evidence."""
+    if options.evidence is not None:
+        return write_evidence(options)
+    if options.merchant_id is None or options.day is None:
+        raise SettingsError("explain takes MERCHANT and DATE; without them only --evidence DIR, for all merchants.")
+    if options.from_date or options.to_date or options.merchant:
+        raise SettingsError("--from, --to and --merchant go with --evidence DIR; without it, explain takes one DATE.")
     settings, now = load_settings(), clock.now()
     if problem := why_no_merchant_id(options.merchant_id):
         raise SettingsError(f"MERCHANT={shown(options.merchant_id)!r} {problem}; it takes a merchant's id.")

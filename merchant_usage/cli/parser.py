@@ -175,6 +175,9 @@ examples:
   {PROGRAM} explain acme 2026-11-20              why these numbers: what happened to them, in that order
   {PROGRAM} explain acme 2026-11-20 queries      of one metric
   {PROGRAM} explain acme yesterday --json        for a program
+  {PROGRAM} explain acme 2026-11-20 --evidence acme-20                            as files, for who checks it
+  {PROGRAM} explain --evidence november --from 2026-11-01 --to 2026-11-30         of all merchants
+  {PROGRAM} explain --evidence two --merchant acme --merchant b:2 --from -7 --to yesterday
 
 How the counters grew, the runs that proved the day, dead letters, who decided what and why, and seals. Times are in
 UTC. Needs USAGE_POSTGRES_URL only; in SQL it is the view usage_explained.
@@ -437,9 +440,19 @@ def _add_decisions(commands: Commands) -> None:
 def _add_explain(commands: Commands) -> None:
     summary = "why a merchant's numbers of a day are what they are"
     command = _add(commands, "explain", "explain:explain", summary, EXPLAIN)
-    command.add_argument("merchant_id", metavar="MERCHANT", help="a merchant's id, as it is in the key")
-    command.add_argument("day", metavar="DATE", help=f"a date: {DAYS}")
+    command.add_argument("merchant_id", nargs="?", metavar="MERCHANT", help="a merchant's id, as it is in the key")
+    command.add_argument("day", nargs="?", metavar="DATE", help=f"a date: {DAYS}")
     command.add_argument("metric", nargs="?", metavar="METRIC", help="one metric; left out: all of them")
+    evidence = command.add_argument_group("evidence")
+    evidence.add_argument(
+        "--evidence",
+        metavar="DIR",
+        help="write all of it as files into this folder, which must not exist or be empty: of MERCHANT, or of all",
+    )
+    evidence.add_argument("--from", dest="from_date", metavar="DATE", help="first date of a period")
+    evidence.add_argument("--to", dest="to_date", metavar="DATE", help="last date of it, included")
+    _add_merchant(evidence)
+    command.set_defaults(date=None)
     _add_json(command)
 
 
@@ -501,7 +514,7 @@ def _add_range(command: argparse.ArgumentParser, one: str = f"one date: {DAYS}")
     command.add_argument("--to", dest="to_date", metavar="DATE", help="last date of the range, included")
 
 
-def _add_merchant(command: argparse.ArgumentParser) -> None:
+def _add_merchant(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--merchant",
         action="append",

@@ -53,7 +53,7 @@ def day_of(name: str, text: str, now: dt.datetime, settings: Settings) -> dt.dat
 
 def requested_run(options: argparse.Namespace, now: dt.datetime, settings: Settings) -> Run:
     """The run that the arguments ask for."""
-    return run_of(requested_dates(options, now, settings), now, _merchants(options.merchant))
+    return run_of(requested_dates(options, now, settings), now, requested_merchants(options.merchant))
 
 
 def due_run(options: argparse.Namespace, now: dt.datetime, settings: Settings) -> Run:
@@ -82,7 +82,12 @@ def user_name() -> str | None:
         return None
 
 
-def _merchants(given: list[str] | None) -> tuple[str, ...] | None:
+def requested_merchants(given: list[str] | None) -> tuple[str, ...] | None:
+    """The merchants of `--merchant`; None for all of them.
+
+    Raises:
+        SettingsError: for what is no merchant's id.
+    """
     if given is None:
         return None
     for merchant in given:

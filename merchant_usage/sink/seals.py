@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
-from itertools import count
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
 from merchant_usage.model.seal import NOTHING, Seal
-from merchant_usage.sink.queries import query
+from merchant_usage.sink.queries import query, stream
 
 #: Pages of leaves that are asked for at a time, and seals.
 PAGES: Final = 8
 SEALS: Final = 1000
-
-
-_cursors = count(1)
 
 
 class Leaves(NamedTuple):
@@ -64,7 +60,13 @@ def every(conn: Connection, after: int = 0) -> Iterator[Seal]:
     Args:
         after: only those with a larger number.
     """
-    for row in _rows(conn, "select_seals", {"after": after}, SEALS):
+    for row in stream(conn, "select_seals", {"after": after}, SEALS):
+        yield _seal(row)
+
+
+def of_period(conn: Connection, first: dt.date, last: dt.date) -> Iterator[Seal]:
+    """The piece of the chain that holds all seals of some dates. Needs a transaction."""
+    for row in stream(conn, "select_period_seals", {"from_date": first, "to_date": last}, SEALS):
         yield _seal(row)
 
 
@@ -91,14 +93,14 @@ def insert(conn: Connection, seal: Seal) -> None:
 def stored_leaves(conn: Connection, date: dt.date) -> Iterator[Leaves]:
     """The leaves of what is stored of a date now. Needs a transaction, and is one snapshot."""
     conn.execute(query("prepare_verification"))
-    for page, merchant_ids, totals, leaves, counters in _rows(conn, "select_leaves", {"date": date}, PAGES):
+    for page, merchant_ids, totals, leaves, counters in stream(conn, "select_leaves", {"date": date}, PAGES):
         yield Leaves(page, merchant_ids, list(map(int, totals)), leaves, counters)
 
 
 def kept_leaves(conn: Connection, date: dt.date, version: int) -> Iterator[Leaves]:
     """The leaves that were kept beside the seal of a version. Needs a transaction."""
     parameters = {"usage_date": date, "version": version}
-    for page, merchant_ids, totals, leaves in _rows(conn, "select_seal_pages", parameters, PAGES):
+    for page, merchant_ids, totals, leaves in stream(conn, "select_seal_pages", parameters, PAGES):
         yield Leaves(page, merchant_ids, list(map(int, totals)), leaves)
 
 
@@ -135,14 +137,6 @@ def unsealed(conn: Connection, since: dt.date, most: int) -> list[dt.date]:
     """Dates since then that were verified once they were over and settled and have no seal, the newest ones."""
     rows = conn.execute(query("select_unsealed"), {"from_date": since, "limit": most})
     return [row[0] for row in rows]
-
-
-def _rows(conn: Connection, name: str, parameters: dict[str, Any], at_once: int) -> Iterator[tuple[Any, ...]]:
-    # Two of one name are open where versions are compared.
-    with conn.cursor(name=f"usage_{name}_{next(_cursors)}") as cursor:
-        cursor.execute(query(name), parameters)
-        while rows := cursor.fetchmany(at_once):
-            yield from rows
 
 
 def _seal(row: tuple[Any, ...]) -> Seal:

@@ -15,7 +15,8 @@ from local.servers import Postgres
 from merchant_usage.connections import prepare
 from merchant_usage.errors import SchemaError
 from merchant_usage.model.dead_letter import Reason
-from merchant_usage.sink import schema
+from merchant_usage.sink import period, schema
+from merchant_usage.sink.period import Period
 from merchant_usage.sink.queries import query
 from merchant_usage.steps.cleanup import OldDates, clean_up
 from merchant_usage.steps.resolve import Decision, Ruling, decide
@@ -178,3 +179,18 @@ def test_rows_of_a_page_are_found_by_the_key(
     parameters = {"groups": json.dumps(groups), "date": TODAY}
     explained = empty_database.execute(b"EXPLAIN " + query("select_page"), parameters).fetchall()
     assert any("Index Cond: ((merchant_id = " in line for (line,) in explained), explained
+
+
+@pytest.mark.parametrize("collation", ["und-x-icu", "C"])
+def test_evidence_is_in_the_order_of_bytes(empty15: Connection, redis_client: redis.Redis, collation: str) -> None:
+    make(empty15, collation, collation)
+    schema.migrate(empty15)
+    usage = Usage(redis_client, empty15, count(1))
+    usage.write({key(name, metric_type=metric): 1 for name in NAMES for metric in NAMES})
+    usage.aggregate()
+    asked = Period(YESTERDAY, YESTERDAY)
+    with period.snapshot(empty15):
+        rows = [(row.merchant_id, row.metric_type) for row in period.usage(empty15, asked)]
+        happened = [row.merchant_id for row in period.events(empty15, asked)]
+    assert rows == sorted((merchant, metric) for merchant in NAMES for metric in NAMES)
+    assert happened == sorted(name for name in NAMES for _ in NAMES)

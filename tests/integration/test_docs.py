@@ -43,6 +43,7 @@ def environment(
 ) -> Iterator[pytest.MonkeyPatch]:
     """The two addresses, and an Airflow's folder; what a command sends its log to is taken back."""
     (tmp_path / "dags").mkdir()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     monkeypatch.setenv(REDIS_URL, valkey.url)
     monkeypatch.setenv(POSTGRES_URL, database_url)
@@ -78,7 +79,7 @@ def test_the_command_does_what_it_says(command: str, taught_days: Usage, capsys:
         "dag-file": r"^Wrote .*/dags/usage_(aggregation|decisions).py$|^# merchant-usage ",
         "dead-letters": r"Open: ",
         "decisions": r"waits for a decision|waiting",
-        "explain": r"is sealed: it was over and settled",
+        "explain": r"is sealed: it was over and settled|^Wrote evidence of ",
         "history": r"acme on |^date,metric_type,",
         "migrate": r"applied \w+",
         "preview": r"Nothing was written",

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, TypeAlias
 
 import psycopg
@@ -259,11 +260,18 @@ def pipeline_works(
     return [aggregate, seal, clean, raise_alert, lambda: tell(["prune"]), decide, lambda: look(tell)]
 
 
+def write_evidence(tell: Tell) -> None:
+    """A folder for it must be new."""
+    with TemporaryDirectory() as folder:
+        tell(["explain", "--evidence", f"{folder}/evidence", "--from", str(DAY), "--to", str(TODAY)])
+
+
 def look(tell: Tell) -> None:
     """All commands that only look."""
     tell(["status"])
     tell(["dead-letters"])
     tell(["explain", "grows", str(DAY)])
+    write_evidence(tell)
     for by in ("hour", "day", "week", "month"):
         tell(["history", "grows", "--date", str(DAY), "--by", by])
 
@@ -331,6 +339,7 @@ def reader_works(
         lambda: tell(["dead-letters"]),
         lambda: tell(["decisions"]),
         lambda: tell(["explain", "acme", "2026-11-20"]),
+        lambda: write_evidence(tell),
         *asked,
     ]
 
