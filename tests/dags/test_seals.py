@@ -93,10 +93,12 @@ def test_sealed_date_that_was_changed_is_told_once_by_the_first_run_of_a_day(
     usage.write({key("acme", TODAY): 1})
     usage.conn.execute("UPDATE merchant_usage SET metric_value = 12 - metric_value WHERE date = %s", [DAY])
     for _ in range(2):
-        # Else the second run has nothing to do.
-        usage.conn.execute("DELETE FROM usage_run WHERE usage_date = %s", [TODAY])
+        # Else the second run is not the first of the day.
+        usage.conn.execute("DELETE FROM usage_run WHERE run_type = 'scheduled'")
         ended = dag.run(scheduled=MIDNIGHT, AIRFLOW_CONN_USAGE_SLACK=slack)
         assert f"{DAY} is not what was sealed. Merchants that changed: acme had 5, and has 7; zeta had 7" in ended.log
+    next_hour = dag.run(scheduled=f"{TODAY}T01:00:00+00:00", AIRFLOW_CONN_USAGE_SLACK=slack)
+    assert "is not what was sealed" not in next_hour.log, "once a day"
     (message,) = told(receiver, "is not what was sealed")
     assert "acme had 5, and has 7; zeta had 7, and has 5" in message
     assert len(sealed(usage)) == 1, "nobody's change is sealed"
