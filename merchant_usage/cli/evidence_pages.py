@@ -118,7 +118,7 @@ def _event(row: Event) -> str:
         told = f"{_number(row.value_before)} -> {_number(row.value_after)}. {told}"
     if row.by_whom:
         told += f" By {row.by_whom}."
-    cells = (f"{row.happened_at:%Y-%m-%d %H:%M:%S}", row.kind, row.metric_type, told)
+    cells = (f"{row.happened_at:%Y-%m-%d %H:%M:%S}", row.kind, row.metric_type or "all metrics", told)
     return "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>\n"
 
 

@@ -72,13 +72,13 @@ class Used(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something that happened to a counter, as `usage_explained` tells it."""
+    """Something that happened to a counter, or (`metric_type` None) to a merchant, as `usage_explained` tells it."""
 
     merchant_id: str
     date: dt.date
     happened_at: dt.datetime
     kind: str
-    metric_type: str
+    metric_type: str | None
     by_whom: str | None
     value_before: int | None
     value_after: int | None

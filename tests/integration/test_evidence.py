@@ -289,6 +289,20 @@ def test_decision_and_correction_are_told(usage: Usage, write: Write) -> None:
     assert checked(folder)[0] == 0
 
 
+def test_late_usage_is_told_as_a_correction_of_its_merchant(proven: Write, usage: Usage) -> None:
+    usage.write({key("acme"): 25})
+    usage.aggregate()
+    folder = proven()
+    found = [row for row in table(folder / "events.csv") if row["kind"] == "correction"]
+    assert [(row["merchant_id"], row["metric_type"], row["value_before"], row["value_after"]) for row in found] == [
+        ("acme", "", "60", "65")
+    ]
+    page, other = ((folder / "merchants" / f"{number:06}.html").read_text(encoding="utf-8") for number in (1, 2))
+    assert "<td>correction</td><td>all metrics</td><td>60 -&gt; 65. " in page
+    assert "correction" not in other
+    assert checked(folder)[0] == 0
+
+
 def test_decision_of_a_whole_date_is_told_on_each_page(proven: Write, usage: Usage) -> None:
     usage.conn.execute(
         "INSERT INTO usage_decision (usage_date, decision, decided_by, decided_at, reason)"
