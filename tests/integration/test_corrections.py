@@ -38,8 +38,10 @@ def monthly(conn: Connection, merchant_id: str = "acme") -> dict[str, tuple[Any,
         "SELECT metric_type, value, merchant_corrected, merchant_corrected_at FROM merchant_usage_monthly"
         " WHERE merchant_id = %s AND month = %s",
         [merchant_id, MONTH],
-    )
-    return {metric: tuple(rest) for metric, *rest in rows}
+    ).fetchall()
+    found = {metric: tuple(rest) for metric, *rest in rows}
+    assert len(found) == len(rows), "a metric of a month is one row"
+    return found
 
 
 def newest(usage: Usage, date: dt.date = YESTERDAY) -> Seal:
