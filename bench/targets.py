@@ -19,6 +19,8 @@ OF_THE_FLOOR: Final = {
 }
 #: MEDIUM may take so much more of the floor: seven keys of eight are looked at in vain.
 EIGHT_DAYS: Final = 0.2
+#: What sealing a date may take of the floor, once a day; it is in no run's seconds.
+SEALING_OF_THE_FLOOR: Final = 0.5
 #: What hourly history may take of the floor, in a run of a live day with 10 % changed.
 HISTORY_OF_THE_FLOOR: Final = 0.15
 SMALL_OF_CONNECTING: Final = 1.3
@@ -61,6 +63,8 @@ def _of_data_set(name: str, measured: dict[str, Any]) -> Iterator[Target]:
         more = results["live_changed"]["seconds"] - results["live_without"]["seconds"]
         ratio = more / results["floor"]["seconds"]
         yield Target(f"{name}: what hourly history takes of a run", ratio, HISTORY_OF_THE_FLOOR, "of the floor")
+        ratio = results["verified"]["seal_seconds"] / results["floor"]["seconds"]
+        yield Target(f"{name}: sealing a date, once a day", ratio, SEALING_OF_THE_FLOOR, "of the floor")
     if name == SMALL.name:
         ratio = results["verified"]["process_seconds"] / results["connect"]["process_seconds"]
         yield Target(f"{name}: whole process, first load", ratio, SMALL_OF_CONNECTING, "of imports and connecting")

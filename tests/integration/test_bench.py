@@ -101,6 +101,19 @@ def test_each_target_is_met_up_to_its_limit_and_not_beyond(quick: tuple[dict[str
                 assert told[label] is met, (label, seconds)
 
 
+def test_sealing_is_apart_from_the_run_that_does_it(quick: tuple[dict[str, Any], str]) -> None:
+    report, _ = quick
+    measured = json.loads(json.dumps(report["data_sets"][QUICK.name]))
+    results = measured["results"]
+    assert results["verified"]["seal_seconds"] > results["live"]["seal_seconds"] > 0, "a live day is not sealed"
+    assert results["verified"]["process_seconds"] > results["verified"]["seconds"] + results["verified"]["seal_seconds"]
+    results["floor"]["seconds"] = 1.0
+    for seconds, met in ((0.5, True), (0.51, False)):
+        results["verified"]["seal_seconds"] = seconds
+        told = {target.what: target.met for target in targets({"data_sets": {LARGE.name: measured}})}
+        assert told["large: sealing a date, once a day"] is met
+
+
 def test_small_is_compared_with_a_process_that_only_connects(quick: tuple[dict[str, Any], str]) -> None:
     report, _ = quick
     measured = json.loads(json.dumps(report["data_sets"][QUICK.name]))
