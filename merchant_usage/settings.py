@@ -204,7 +204,6 @@ class Settings:
             "the absolute path of a file with an Ed25519 private key in PEM, which seals are signed with",
         ),
     )
-
     seal_export: str = field(
         default="",
         metadata=_variable(

@@ -71,3 +71,8 @@ def shown(identifier: str, longest: int = 80) -> str:
         return escaped
     head, tail = longest // 2, (longest - 1) // 2
     return f"{escaped[:head]}…{escaped[-tail:]}"
+
+
+def capitalized(text: str) -> str:
+    """A text that begins a sentence; the rest of it stays as it is."""
+    return text[:1].upper() + text[1:]

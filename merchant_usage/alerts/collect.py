@@ -25,7 +25,7 @@ from merchant_usage.settings import Settings
 from merchant_usage.sink.queries import query
 from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.cleanup import expiring
-from merchant_usage.text import shown
+from merchant_usage.text import capitalized, shown
 
 DEAD_LETTERS_COMMAND: Final = f"{PROGRAM} dead-letters"
 #: How a message about each danger for usage in Redis begins, and what to do.
@@ -136,7 +136,7 @@ def gather_risks(conn: Connection, source: SourceState | None, run_id: str, now:
 
 def _at_risk(risk: Risk, run_id: str) -> Alert:
     title, advice = RISKS[risk.kind]
-    seen = f"{risk.seen[0].upper()}{risk.seen[1:]}"
+    seen = capitalized(risk.seen)
     return Alert(AlertKind.SOURCE_AT_RISK, f"source_at_risk {risk.kind}", title, seen, advice=advice, run_id=run_id)
 
 

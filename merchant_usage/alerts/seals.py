@@ -17,6 +17,7 @@ from merchant_usage.sink import seals
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import transaction
 from merchant_usage.steps.seal import LATE, changed_merchants
+from merchant_usage.text import capitalized
 
 #: For so long a version is news: what Slack did not take in the meantime, somebody has seen elsewhere.
 NEWS_FOR: Final = dt.timedelta(days=7)
@@ -107,7 +108,7 @@ def _broken(found: Audit, run_id: str) -> Iterator[Alert]:
             AlertKind.SEAL_BROKEN,
             f"seal_broken chain {told[0]}",
             "The chain of seals is broken",
-            "\n".join(f"{problem[0].upper()}{problem[1:]}." for problem in told),
+            "\n".join(f"{capitalized(problem)}." for problem in told),
             advice="Somebody has changed usage_seal. Look for it beside a checkpoint: audit --against FILE.",
             command=f"{PROGRAM} audit",
             run_id=run_id,

@@ -15,7 +15,7 @@ from merchant_usage.cli.output import complain, say, say_json, width
 from merchant_usage.cli.requests import day_of
 from merchant_usage.connections import postgres_from_url
 from merchant_usage.errors import SettingsError
-from merchant_usage.model.audit import Audit, DateAudit, SealState, format_changes
+from merchant_usage.model.audit import Audit, DateAudit, SealState, format_changed
 from merchant_usage.model.dates import local_date
 from merchant_usage.model.seal import Seal
 from merchant_usage.settings import Settings, load_settings
@@ -24,6 +24,7 @@ from merchant_usage.sink.transactions import transaction
 from merchant_usage.steps import audit as auditing
 from merchant_usage.steps.signature import signature_check
 from merchant_usage.tables import render
+from merchant_usage.text import capitalized
 
 #: Digits of a hash that a table shows.
 SHOWN: Final = 16
@@ -90,11 +91,11 @@ def _problems(found: Audit) -> Iterator[str]:
     """What is wrong: a sentence each."""
     for each in found.dates:
         if each.state is SealState.CHANGED:
-            yield f"{each.date} is not what was sealed. {format_changes(each)}"
+            yield format_changed(each)
     if unsealed := [str(each.date) for each in found.dates if each.state is SealState.NOT_SEALED]:
         yield f"Not sealed: {', '.join(unsealed)}."
     for problem in (*found.chain, *found.signatures, *found.against):
-        yield f"{problem[0].upper()}{problem[1:]}."
+        yield f"{capitalized(problem)}."
 
 
 def list_seals(options: argparse.Namespace) -> int:

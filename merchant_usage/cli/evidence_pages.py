@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from merchant_usage.sink.period import Event, Used
 from merchant_usage.steps.evidence import Day
-from merchant_usage.text import Place, safe
+from merchant_usage.text import Place, capitalized, safe
 
 _HEAD: Final = """\
 <!DOCTYPE html>
@@ -75,7 +75,7 @@ def _write_day(file: TextIO, merchant: Merchant, day: Day, rows: Iterator[Used |
     kind = "proven" if day.is_proven else "not"
     file.write(f'<h2 id="{day.date}">{day.date} <span class="{kind}">{day.state}</span></h2>\n')
     if day.why:
-        file.write(f"<p>{_text(day.why[0].upper() + day.why[1:])}.</p>\n")
+        file.write(f"<p>{_text(capitalized(day.why))}.</p>\n")
     counters, total = merchant.counters, merchant.total
     happened = False
     for row in rows:

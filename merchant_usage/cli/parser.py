@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from merchant_usage import __version__
 from merchant_usage.errors import NAME, PROGRAM, SettingsError
+from merchant_usage.text import capitalized
 
 EXIT_CODES = """\
 exit codes:
@@ -319,7 +320,7 @@ def _add(commands: Commands, name: str, function: str, summary: str, epilog: str
     command = commands.add_parser(
         name,
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
+        description=f"{capitalized(summary)}.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

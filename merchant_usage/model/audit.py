@@ -108,6 +108,11 @@ class Audit:
         }
 
 
+def format_changed(found: DateAudit) -> str:
+    """That a date is not what was sealed, and which merchants changed."""
+    return f"{found.date} is not what was sealed. {format_changes(found)}"
+
+
 def format_changes(found: DateAudit) -> str:
     """Which merchants of a date changed, and how, in sentences."""
     named = "; ".join(map(format_change, found.merchants[:MOST_TOLD]))

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from merchant_usage.errors import SettingsError
 from merchant_usage.log import Log
-from merchant_usage.model.audit import MOST_NAMED, Audit, DateAudit, SealState, format_changes
+from merchant_usage.model.audit import MOST_NAMED, Audit, DateAudit, SealState, format_changed
 from merchant_usage.model.dates import local_date
 from merchant_usage.model.seal import NOTHING, Counter, Seal, leaf_of, path_of, root_by
 from merchant_usage.settings import Settings
@@ -20,7 +20,7 @@ from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import transaction
 from merchant_usage.steps.seal import changed_merchants, hash_of
 from merchant_usage.steps.signature import SignatureCheck
-from merchant_usage.text import shown
+from merchant_usage.text import capitalized, shown
 
 log = Log(__name__)
 
@@ -31,9 +31,9 @@ def audit_daily(conn: Connection, now: dt.datetime, settings: Settings) -> Audit
     found = audit(conn, last - dt.timedelta(days=settings.audit_days - 1), last)
     changed = [each for each in found.dates if each.state is SealState.CHANGED]
     for each in changed:
-        log.warning(f"{each.date} is not what was sealed. {format_changes(each)}", date=str(each.date))
+        log.warning(format_changed(each), date=str(each.date))
     for problem in found.chain:
-        log.warning(f"{problem[0].upper()}{problem[1:]}.")
+        log.warning(f"{capitalized(problem)}.")
     if not (changed or found.chain):
         log.info(f"Audited {len(found.dates)} dates: all that is sealed is as it was sealed", dates=len(found.dates))
     return found

@@ -33,7 +33,7 @@ from merchant_usage.source.memory import server_states
 from merchant_usage.source.shards import RedisClient
 from merchant_usage.steps.scan import ScanResult, log_absent_merchants, scan_keys
 from merchant_usage.steps.source_risks import evictions, lifetimes
-from merchant_usage.text import shown
+from merchant_usage.text import capitalized, shown
 
 #: Counters, or keys of a reason, that are named.
 EXAMPLES: Final = 3
@@ -217,7 +217,7 @@ def _odd(
         yield f"{number:,} key(s) cannot be counted ({reason}): {_few(comparison.bad_names[reason], number)}."
     if scanned.bad_left_out:
         yield f"{scanned.bad_left_out:,} more keys cannot be counted."
-    yield from (f"{risk.seen[0].upper()}{risk.seen[1:]}" for risk in risks)
+    yield from (capitalized(risk.seen) for risk in risks)
 
 
 def _unseen(
