@@ -1,4 +1,7 @@
-"""Imports flow one way: dags, plugins, local -> orchestration -> pipeline, cli -> steps -> source | sink -> model."""
+"""Imports flow one way: dags, plugins, local -> orchestration -> pipeline, cli, page -> steps -> source, sink -> model.
+
+The command `page` serves the page, so the command line may know it.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,10 @@ MAY_IMPORT = {
     f"{PACKAGE}.tables": MODEL,
     f"{PACKAGE}.pipeline": STEPS,
     f"{PACKAGE}.alerts": STEPS | {f"{PACKAGE}.alerts"},
-    f"{PACKAGE}.cli": PIPELINE | {f"{PACKAGE}.cli", f"{PACKAGE}.__version__"},
-    f"{PACKAGE}.orchestration": PIPELINE | {f"{PACKAGE}.alerts", f"{PACKAGE}.orchestration"},
+    f"{PACKAGE}.page": PIPELINE | {f"{PACKAGE}.page"},
+    # The command that serves the page.
+    f"{PACKAGE}.cli": PIPELINE | {f"{PACKAGE}.cli", f"{PACKAGE}.page", f"{PACKAGE}.__version__"},
+    f"{PACKAGE}.orchestration": PIPELINE | {f"{PACKAGE}.alerts", f"{PACKAGE}.page", f"{PACKAGE}.orchestration"},
     "dags": {PACKAGE},
     "plugins": {PACKAGE},
     "deploy": {PACKAGE},

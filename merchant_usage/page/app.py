@@ -1,0 +1,83 @@
+"""The usage page as an application that any server of ASGI can serve: its routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+import mimetypes
+from typing import Final
+
+import psycopg
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from merchant_usage import clock
+from merchant_usage.driver_errors import explain
+from merchant_usage.errors import SettingsError, UsageError
+from merchant_usage.page import overview
+from merchant_usage.page.access import Doors, Visitor
+from merchant_usage.page.render import HERE, render
+
+#: Nothing but what we serve, no script or style in the text of a page; Airflow's own page may show ours in a frame.
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    # What people are billed for stays in no cache, and nobody goes back to it after logging out.
+    "Cache-Control": "no-store",
+}
+STATIC: Final = frozenset(path.name for path in (HERE / "static").iterdir() if path.is_file())
+
+
+def create_app(doors: Doors) -> FastAPI:
+    """The page. Every route asks who looks; there are no routes that describe the others.
+
+    All addresses lie side by side and name each other without a path, so that any prefix of a proxy will do.
+    """
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, dependencies=[Depends(doors.visitor)])
+    looks = Depends(doors.visitor)
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next):  # type: ignore[no-untyped-def]
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @app.exception_handler(UsageError)
+    def refuse(request: Request, error: UsageError) -> Response:
+        del request
+        code = 400 if isinstance(error, SettingsError) else 503
+        return _problem(str(error), code)
+
+    @app.exception_handler(psycopg.Error)
+    def fail(request: Request, error: psycopg.Error) -> Response:
+        del request
+        return _problem(explain(error), 503)
+
+    @app.get("/")
+    def show_overview(request: Request, visitor: Visitor = looks) -> Response:
+        if not request.url.path.endswith("/"):
+            # The addresses on the page are relative to the folder.
+            return RedirectResponse(f"{request.url.path.rsplit('/', 1)[-1]}/", status_code=307)
+        with doors.snapshot() as conn:
+            model = overview.read(conn, clock.now(), doors.settings())
+        return _html("overview.html", visitor, overview=model)
+
+    @app.get("/static/{name}")
+    def static(name: str) -> Response:
+        if name not in STATIC:
+            return _problem("There is no such file.", 404)
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return Response((HERE / "static" / name).read_bytes(), media_type=kind)
+
+    return app
+
+
+def _html(template: str, visitor: Visitor, **model: object) -> HTMLResponse:
+    return HTMLResponse(render(template, visitor=visitor, **model))
+
+
+def _problem(sentence: str, code: int) -> HTMLResponse:
+    return HTMLResponse(render("problem.html", sentence=sentence, code=code), status_code=code)

@@ -1,0 +1,51 @@
+"""Turns view models into HTML: one environment, in which every text is escaped."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from merchant_usage.text import escape, shown
+
+HERE: Final = Path(__file__).parent
+
+
+def render(template: str, **model: Any) -> str:
+    """The HTML of a template, from its view model."""
+    return _environment().get_template(template).render(**model)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, moment=moment, visible=escape, short=shown)
+    environment.globals["address"] = address
+    return environment
+
+
+def address(page: str, **query: Any) -> str:
+    """A relative address with its query: whatever an id holds, it never becomes a part of the path."""
+    given = {name: str(value) for name, value in query.items() if value is not None and value != ""}
+    return f"{page}?{urlencode(given)}" if given else page
+
+
+def number(value: int | Decimal | None) -> str:
+    """With commas; a dash where there is none."""
+    return "-" if value is None else f"{int(value):,}"
+
+
+def moment(value: dt.datetime | None) -> str:
+    """To the minute, in UTC."""
+    return "never" if value is None else f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,2 @@
+// What needs a script: forms that change something ask once, and are sent as JSON.
+"use strict";
