@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from merchant_usage.page.marks import mark
 from merchant_usage.text import escape, shown
 
 HERE: Final = Path(__file__).parent
@@ -31,7 +32,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, moment=moment, visible=escape, short=shown)
-    environment.globals["address"] = address
+    environment.globals.update(address=address, mark=mark)
     return environment
 
 

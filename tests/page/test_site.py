@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
+from merchant_usage.model.report import DateVerdict
 from merchant_usage.page.access import Doors
 from merchant_usage.page.app import CONTENT_SECURITY_POLICY, STATIC, create_app
+from merchant_usage.page.marks import NO_RUN, mark
+from merchant_usage.page.render import _environment
 from tests.support import YESTERDAY, Usage, key
 
 
@@ -45,3 +48,22 @@ def test_a_postgresql_that_is_down_is_a_clear_page(doors: Doors) -> None:
     answer = TestClient(create_app(replace(doors, reading=down))).get("/")
     assert answer.status_code == 503
     assert "This cannot be shown" in answer.text
+
+
+def test_the_parts_escape_whatever_an_id_holds() -> None:
+    template = _environment().from_string(
+        '{% import "parts.html" as parts %}{{ parts.merchant(id) }}'
+        '{% call parts.table(id, "t") %}<tbody>{{ parts.count(none) }}</tbody>{% endcall %}'
+        '{{ parts.fact(id, parts.badge(mark("verified")), "good") }}'
+    )
+    hostile = '"><script>alert(1)</script>\x1b[31m' + "x" * 60
+    html = template.render(id=hostile)
+    assert "<script>" not in html
+    assert "\x1b" not in html
+    assert '<span class="badge good"><span aria-hidden="true">✓</span> verified</span>' in html
+
+
+def test_every_verdict_has_a_mark_that_needs_no_colour() -> None:
+    marks = [mark(str(verdict)) for verdict in DateVerdict] + [mark(None), mark(None, "it failed"), NO_RUN]
+    assert len({each.glyph for each in marks}) == len({each.word for each in marks}) == len(marks)
+    assert {each.kind for each in marks} <= {"good", "wait", "bad", "none"}
