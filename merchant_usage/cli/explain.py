@@ -14,11 +14,14 @@ from merchant_usage.cli.output import say, say_json, width
 from merchant_usage.cli.requests import day_of
 from merchant_usage.connections import postgres_from_url
 from merchant_usage.errors import SettingsError
+from merchant_usage.model.audit import format_merchant
 from merchant_usage.model.keys import why_no_merchant_id
 from merchant_usage.settings import load_settings
 from merchant_usage.sink import explained, grants, ledger, schema
 from merchant_usage.sink.explained import Event, Stored, Story
 from merchant_usage.sink.ledger import DateState
+from merchant_usage.sink.period import snapshot
+from merchant_usage.steps.audit import audit_merchant
 from merchant_usage.tables import render
 from merchant_usage.text import shown
 
@@ -37,15 +40,20 @@ def explain(options: argparse.Namespace) -> int:
     date = day_of("DATE", options.day, now, settings)
     with postgres_from_url() as conn:
         schema.check(conn, grants.EXPLAIN)
-        story = explained.explain(conn, options.merchant_id, date, options.metric)
-        state = ledger.date_states(conn, [date])[date]
+        # All of it as it is at one moment.
+        with snapshot(conn):
+            story = explained.explain(conn, options.merchant_id, date, options.metric)
+            state = ledger.date_states(conn, [date])[date]
+            audit = audit_merchant(conn, options.merchant_id, date)
     if options.json:
-        say_json(_to_json(story, state) | {"merchant_id": options.merchant_id, "date": date})
+        whose = {"merchant_id": options.merchant_id, "date": date, "audit": audit.to_json()}
+        say_json(_to_json(story, state) | whose)
         return 0
     say(_format_stored(options.merchant_id, date, story.stored))
     for event in story.events:
         say(_format_event(event))
     say(_format_state(state))
+    say(format_merchant(audit))
     return 0
 
 

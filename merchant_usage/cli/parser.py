@@ -180,8 +180,9 @@ examples:
   {PROGRAM} explain --evidence november --from 2026-11-01 --to 2026-11-30         of all merchants
   {PROGRAM} explain --evidence two --merchant acme --merchant b:2 --from -7 --to yesterday
 
-How the counters grew, the runs that proved the day, dead letters, who decided what and why, and seals. Times are in
-UTC. Needs USAGE_POSTGRES_URL only; in SQL it is the view usage_explained.
+How the counters grew, the runs that proved the day, dead letters, who decided what and why, seals, and whether what is
+stored of the merchant is what was sealed. Times are in UTC. Needs USAGE_POSTGRES_URL only; in SQL it is the view
+usage_explained.
 
 exit codes: 0 done, whatever there is to tell, 2 bad arguments, settings or schema, 3 PostgreSQL
 """

@@ -108,6 +108,59 @@ class Audit:
         }
 
 
+class MerchantState(StrEnum):
+    """How a merchant's day stands beside its seal."""
+
+    INTACT = "intact"
+    CHANGED = "changed"
+    #: The date, or nothing of the merchant, which has nothing now either. Leaves cannot prove who is not among them.
+    NOT_SEALED = "not sealed"
+    #: What it could be compared with is not what was sealed.
+    NOT_KNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantAudit:
+    """What an audit says of a single merchant on a date.
+
+    Attributes:
+        seal: the newest version; None if there is none.
+        change: what the merchant had in all when it was sealed, and has.
+        why: why it is not known.
+    """
+
+    date: dt.date
+    state: MerchantState
+    seal: Seal | None
+    change: MerchantChange
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "state": str(self.state),
+            "version": self.seal and self.seal.version,
+            "seal_number": self.seal and self.seal.number,
+            "sealed": _text(self.change.before),
+            "stored": _text(self.change.after),
+            "told": format_merchant(self),
+        }
+
+
+def format_merchant(found: MerchantAudit) -> str:
+    """Whether what is stored of a merchant's day is what was sealed of it, in a sentence."""
+    whose = f"What is stored of {shown(found.change.merchant_id)} on {found.date}"
+    if found.state is MerchantState.NOT_KNOWN:
+        return f"Nobody can tell whether what is stored of {shown(found.change.merchant_id)} was sealed: {found.why}."
+    if found.seal is None:
+        return f"{whose} cannot be compared with a seal: there is none of this date."
+    if found.state is MerchantState.CHANGED:
+        return f"{whose} is not what was sealed as version {found.seal.version}: {format_change(found.change)}."
+    if found.state is MerchantState.NOT_SEALED:
+        return f"{whose} is nothing, and none of the leaves beside version {found.seal.version} bears its id."
+    return f"{whose} is what was sealed as version {found.seal.version}."
+
+
 def format_changed(found: DateAudit) -> str:
     """That a date is not what was sealed, and which merchants changed."""
     return f"{found.date} is not what was sealed. {format_changes(found)}"

@@ -30,10 +30,12 @@ _LEDGER: Final = _on("usage_run", "SELECT") | _on("usage_decision", "SELECT") | 
 LETTERS: Final[Rights] = _on("usage_dead_letter", "SELECT")
 #: `status`, and `decisions`.
 STATUS: Final[Rights] = _LEDGER | _on("usage_proposal", "SELECT")
-#: `explain`.
-EXPLAIN: Final[Rights] = _LEDGER | _on("merchant_usage", "SELECT") | _on("usage_explained", "SELECT")
 #: `explain --evidence`.
-EVIDENCE: Final[Rights] = EXPLAIN | _on("usage_seal", "SELECT")
+EVIDENCE: Final[Rights] = (
+    _LEDGER | _on("merchant_usage", "SELECT") | _on("usage_explained", "SELECT") | _on("usage_seal", "SELECT")
+)
+#: `explain`.
+EXPLAIN: Final[Rights] = EVIDENCE | _on("usage_seal_page", "SELECT")
 #: `verify`, `status --live` and dry runs, which stage keys.
 COMPARE: Final[Rights] = _LEDGER | _on("merchant_usage", "SELECT") | {_TEMPORARY}
 #: A run.
@@ -82,7 +84,7 @@ PRUNE: Final[Rights] = frozenset().union(
     _on("usage_keep_hourly_history(date)", "EXECUTE"),
 )
 #: All that the pipeline's role may be asked to do, telling people included.
-PIPELINE: Final[Rights] = RUN | CLEAN_UP | DECIDE | PRUNE | CURVES | EVIDENCE | _on("usage_alert", "INSERT")
+PIPELINE: Final[Rights] = RUN | CLEAN_UP | DECIDE | PRUNE | CURVES | EXPLAIN | _on("usage_alert", "INSERT")
 
 
 class Missing(NamedTuple):

@@ -27,6 +27,16 @@ class Leaves(NamedTuple):
     counters: int = 0
 
 
+class KeptPage(NamedTuple):
+    """A page of leaves, where on it a merchant stands, and what it had in all."""
+
+    leaves: bytes
+    merchants: int
+    #: From 0; None: it is not on this page.
+    place: int | None
+    total: int | None
+
+
 class Correction(NamedTuple):
     """Decisions of one kind, by one person, for one reason: how many, and how much more is stored by them."""
 
@@ -102,6 +112,19 @@ def kept_leaves(conn: Connection, date: dt.date, version: int) -> Iterator[Leave
     parameters = {"usage_date": date, "version": version}
     for page, merchant_ids, totals, leaves in stream(conn, "select_seal_pages", parameters, PAGES):
         yield Leaves(page, merchant_ids, list(map(int, totals)), leaves)
+
+
+def kept_pages(conn: Connection, merchant_id: str, date: dt.date, version: int) -> Iterator[KeptPage]:
+    """The same for those who look for one merchant. Needs a transaction."""
+    parameters = {"merchant_id": merchant_id, "usage_date": date, "version": version}
+    for leaves, merchants, place, total in stream(conn, "select_merchant_leaf", parameters, PAGES):
+        yield KeptPage(leaves, merchants, None if place is None else place - 1, None if total is None else int(total))
+
+
+def newest_leaves(conn: Connection, date: dt.date) -> int:
+    """The newest version of a date of which leaves are kept; 0: there is none."""
+    row = conn.execute(query("select_newest_leaves"), {"usage_date": date}).fetchone()
+    return (row and row[0]) or 0
 
 
 def keep_leaves(conn: Connection, date: dt.date, version: int, leaves: Leaves) -> None:

@@ -16,10 +16,10 @@ from psycopg import Connection
 
 from merchant_usage.cli.main import main
 from merchant_usage.connections import POSTGRES_URL
-from merchant_usage.model.audit import Audit, MerchantChange, SealState
+from merchant_usage.model.audit import Audit, MerchantAudit, MerchantChange, MerchantState, SealState, format_merchant
 from merchant_usage.model.seal import NOTHING, Seal
 from merchant_usage.sink import seals
-from merchant_usage.steps.audit import audit, read_checkpoints
+from merchant_usage.steps.audit import audit, audit_merchant, read_checkpoints
 from merchant_usage.steps.seal import hash_of
 from tests.faults.visible import back_up, restore
 from tests.support import NOW, YESTERDAY, Usage, key
@@ -137,6 +137,80 @@ def test_change_of_the_kept_leaves_too_is_told(sealed: Usage) -> None:
         )
     found = audited(sealed).dates[-1]
     assert (found.state, found.merchants, found.leaves_changed) == (SealState.CHANGED, [], True)
+
+
+def audited_merchant(usage: Usage, merchant: str = "acme") -> MerchantAudit:
+    with usage.conn.transaction():
+        return audit_merchant(usage.conn, merchant, YESTERDAY)
+
+
+def test_a_merchant_of_many_is_audited_by_its_own_leaf(large: Usage) -> None:
+    """Wherever it stands: on the first page of leaves, on the last, and between."""
+    as_superuser(large.conn, "UPDATE merchant_usage SET metric_value = 0 WHERE merchant_id = 'merchant 4711'")
+    for number in (1, 9999, 4712, 1000, 1001):
+        found = audited_merchant(large, f"merchant {number}")
+        total = number * sum(range(1, METRICS + 1))
+        assert (found.state, found.change) == (MerchantState.INTACT, (f"merchant {number}", total, total))
+    found = audited_merchant(large, "merchant 4711")
+    assert (found.state, found.change.before, found.change.after) == (MerchantState.CHANGED, 4711 * 55, 0)
+
+
+CHANGES = [
+    ("UPDATE merchant_usage SET metric_value = 1 WHERE merchant_id = 'acme'", "acme had 13, and has 1"),
+    ("UPDATE merchant_usage SET carried = 1", "acme has 13 in all as it had, in other counters"),
+    ("DELETE FROM merchant_usage WHERE merchant_id = 'acme'", "acme had 13, and is not there"),
+    ("INSERT INTO merchant_usage VALUES ('acme', %(date)s, 'more', 2)", "acme had 13, and has 15"),
+]
+
+
+@pytest.mark.parametrize(("statement", "told"), CHANGES)
+def test_a_merchant_that_changed_is_told_with_both_sums(sealed: Usage, statement: str, told: str) -> None:
+    as_superuser(sealed.conn, statement)
+    found = audited_merchant(sealed)
+    assert found.state is MerchantState.CHANGED
+    assert format_merchant(found).endswith(f" on {YESTERDAY} is not what was sealed as version 1: {told}.")
+    assert found.to_json()["state"] == "changed"
+
+
+def test_a_merchant_that_was_added_or_never_was_is_told_apart(sealed: Usage) -> None:
+    as_superuser(sealed.conn, "INSERT INTO merchant_usage VALUES ('new', %(date)s, 'queries', 2)")
+    assert format_merchant(audited_merchant(sealed, "new")).endswith("version 1: new was not there, and has 2.")
+    found = audited_merchant(sealed, "nobody")
+    assert (found.state, found.change.after) == (MerchantState.NOT_SEALED, None)
+    assert format_merchant(found).endswith("is nothing, and none of the leaves beside version 1 bears its id.")
+
+
+UNKNOWN = [
+    ("DELETE FROM usage_seal WHERE usage_date = %(date)s", "was sealed as version 1, and that seal is gone"),
+    ("UPDATE usage_seal SET root = sha256(root)", "does not fit into the chain of seals"),
+    ("DELETE FROM usage_seal WHERE seal_number = 3", "does not fit into the chain of seals"),
+    ("UPDATE usage_seal_page SET leaves = sha256('') || substr(leaves, 33)", "are not those of its root"),
+    ("DELETE FROM usage_seal_page", "are not those of its root"),
+]
+
+
+@pytest.mark.parametrize(("statement", "told"), UNKNOWN)
+def test_a_seal_that_cannot_be_relied_on_says_nothing_of_a_merchant(sealed: Usage, statement: str, told: str) -> None:
+    as_superuser(sealed.conn, statement)
+    found = audited_merchant(sealed)
+    assert found.state is MerchantState.NOT_KNOWN
+    assert format_merchant(found).startswith("Nobody can tell whether what is stored of acme was sealed: ")
+    assert format_merchant(found).endswith(f"{told}.")
+
+
+def test_a_merchant_of_a_date_without_a_seal_is_not_compared(sealed: Usage) -> None:
+    as_superuser(sealed.conn, "DELETE FROM usage_seal", "DELETE FROM usage_seal_page")
+    found = audited_merchant(sealed)
+    assert (found.state, found.seal) == (MerchantState.NOT_SEALED, None)
+    assert format_merchant(found).endswith("cannot be compared with a seal: there is none of this date.")
+
+
+def test_a_merchant_is_compared_with_the_newest_version(sealed: Usage) -> None:
+    sealed.write({key("acme"): 20})
+    sealed.aggregate()
+    assert format_merchant(audited_merchant(sealed)).endswith("is what was sealed as version 2.")
+    as_superuser(sealed.conn, "DELETE FROM usage_seal WHERE version = 2")
+    assert audited_merchant(sealed).why == f"{YESTERDAY} was sealed as version 2, and that seal is gone"
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,8 @@ def test_the_command_tells_it_line_by_line(usage: Usage, say: Any) -> None:
         "run, the w",
         "seal, the ",
     ]
-    assert lines[-1] == f"{YESTERDAY} is sealed: it was over and settled, and every counter was proven."
+    assert lines[-2] == f"{YESTERDAY} is sealed: it was over and settled, and every counter was proven."
+    assert lines[-1] == f"What is stored of acme on {YESTERDAY} is what was sealed as version 1."
 
     usage.write({ACME: 3})
     usage.aggregate()
@@ -140,7 +141,7 @@ def test_the_command_tells_it_line_by_line(usage: Usage, say: Any) -> None:
     assert (
         "dead letter, queries: The counter could not be taken, counter_regressed: Redis has 3, PostgreSQL has 5" in said
     )
-    assert said.splitlines()[-1] == f"{YESTERDAY} is not proven: a counter went backwards, and waits for a decision."
+    assert said.splitlines()[-2] == f"{YESTERDAY} is not proven: a counter went backwards, and waits for a decision."
 
 
 def test_the_command_tells_programs_the_same(usage: Usage, say: Any) -> None:
@@ -152,6 +153,8 @@ def test_the_command_tells_programs_the_same(usage: Usage, say: Any) -> None:
     assert [each["metric_value"] for each in document["stored"]] == [5]
     assert [each["kind"] for each in document["events"]] == ["counted", "run", "seal"]
     assert (document["verdict"], document["sealed"]) == ("verified", True)
+    audit = document["audit"]
+    assert (audit["state"], audit["version"], audit["sealed"], audit["stored"]) == ("intact", 1, "5", "5")
     assert dt.datetime.fromisoformat(document["events"][0]["happened_at"]).tzinfo is not None
 
 
@@ -162,5 +165,6 @@ def test_what_nobody_knows_is_said_so(usage: Usage, say: Any) -> None:
     assert said == (
         f"Nothing is stored of nobody on {YESTERDAY}.\n"
         f"{YESTERDAY} is not proven yet: no run has come to a verdict about its end.\n"
+        f"What is stored of nobody on {YESTERDAY} cannot be compared with a seal: there is none of this date.\n"
     )
     assert say("", str(YESTERDAY))[1] == 2
