@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from merchant_usage.log import Level, Say, find_by
 from merchant_usage.model.run import SCHEDULED
-from merchant_usage.orchestration.sdk import Asset, BaseOperator
+from merchant_usage.orchestration.sdk import AirflowPlugin, Asset, BaseOperator
 from merchant_usage.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ HAS_PARTITIONS: Final = _exports("PartitionedAtRuntime")
 HAS_ROLL_UP: Final = _exports("PartitionedAssetTimetable", "RollupMapper", "StartOfMonthMapper", "MonthWindow")
 #: Whether a task can ask people and wait for what they answer (3.1+).
 ASKS_PEOPLE: Final = _has("execution_time.hitl") and find_spec("airflow.providers.standard") is not None
+#: Whether the UI shows pages that a plugin brings along (3.1+).
+SHOWS_PAGES: Final = hasattr(AirflowPlugin, "external_views")
 #: Whether OpenTelemetry is sent every tag: 2.11 keeps the first gauge of a name, and forgets those with other tags.
 OTEL_KEEPS_TAGS: Final = HAS_TASK_SDK
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
@@ -41,8 +42,14 @@ log = Log(__name__)
 
 REDIS_CONN_ID: Final = "usage_redis"
 POSTGRES_CONN_ID: Final = "usage_postgres"
+#: What the usage page reads by, where it is defined.
+PAGE_CONN_ID: Final = "usage_page"
 SLACK_CONN_ID: Final = "usage_slack"
 PAGERDUTY_CONN_ID: Final = "usage_pagerduty"
+
+#: Whoever looks at a page does not wait as long as a task does: seconds.
+PAGE_OPTIONS: Final = {"connect_timeout": 3}
+PAGE_PATIENCE: Final = 10.0
 
 # What Airflow takes for an id.
 _CONN_ID: Final = re.compile(r"[\w.-]+")
@@ -145,15 +152,45 @@ def usage_postgres() -> Iterator[Any]:
         conn.close()
 
 
-def usage_postgres_hook() -> Any:
-    """The hook of `usage_postgres`, which has libpq notice a server that is gone.
+@contextmanager
+def usage_page() -> Iterator[Any]:
+    """The psycopg connection that the usage page reads by: `usage_page`, or `usage_postgres` where that is not defined.
+
+    Raises:
+        UsageError: it cannot be opened. What is raised while it is used is left as it is.
+    """
+    conn_id = _page_conn_id()
+    with explained(), _connection_named(conn_id, "postgres"):
+        conn: Any = usage_postgres_hook(conn_id, PAGE_OPTIONS).get_conn()
+    try:
+        with explained():
+            prepare(conn, PAGE_PATIENCE)
+        yield conn
+    finally:
+        conn.close()
+
+
+def _page_conn_id() -> str:
+    try:
+        BaseHook.get_connection(PAGE_CONN_ID)
+    except AirflowNotFoundException:
+        # One that is there and cannot be read is an error, and not the same as none.
+        return PAGE_CONN_ID if _why_unreadable(PAGE_CONN_ID) else POSTGRES_CONN_ID
+    return PAGE_CONN_ID
+
+
+def usage_postgres_hook(conn_id: str = POSTGRES_CONN_ID, options: Mapping[str, int] = MappingProxyType({})) -> Any:
+    """The hook of a PostgreSQL connection, which has libpq notice a server that is gone.
+
+    Args:
+        options: what libpq is told besides, unless the connection says otherwise.
 
     Raises:
         BadOption: the connection's extra is no JSON object.
     """
-    hook = postgres_hook(POSTGRES_CONN_ID)
+    hook = postgres_hook(conn_id)
     connection = hook.connection  # which the hook keeps
-    connection.extra = json.dumps({**POSTGRES_OPTIONS, **read_extra(connection)})
+    connection.extra = json.dumps({**POSTGRES_OPTIONS, **options, **read_extra(connection)})
     return hook
 
 

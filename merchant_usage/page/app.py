@@ -8,12 +8,13 @@ from typing import Final
 import psycopg
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
 
 from merchant_usage import clock
 from merchant_usage.driver_errors import explain
 from merchant_usage.errors import SettingsError, UsageError
 from merchant_usage.page import overview
-from merchant_usage.page.access import Doors, Visitor
+from merchant_usage.page.access import QUERY_LIMIT, Doors, Visitor
 from merchant_usage.page.render import HERE, render
 
 #: Nothing but what we serve, no script or style in the text of a page; Airflow's own page may show ours in a frame.
@@ -27,6 +28,13 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     # What people are billed for stays in no cache, and nobody goes back to it after logging out.
     "Cache-Control": "no-store",
+}
+#: What is said in words of ours to whoever may not look, or asks for what there is not.
+TURNED_AWAY: Final = {
+    401: "Nobody is logged in. Log in to Airflow, then load this page again.",
+    403: "Airflow does not let you see or do this.",
+    404: "There is no such page.",
+    405: "This page cannot be asked for in this way.",
 }
 STATIC: Final = frozenset(path.name for path in (HERE / "static").iterdir() if path.is_file())
 
@@ -54,7 +62,14 @@ def create_app(doors: Doors) -> FastAPI:
     @app.exception_handler(psycopg.Error)
     def fail(request: Request, error: psycopg.Error) -> Response:
         del request
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            return _problem(f"PostgreSQL did not answer within {QUERY_LIMIT}. Try again when it has less to do.", 503)
         return _problem(explain(error), 503)
+
+    @app.exception_handler(HTTPException)
+    def turn_away(request: Request, error: HTTPException) -> Response:
+        del request
+        return _problem(TURNED_AWAY.get(error.status_code, str(error.detail)), error.status_code)
 
     @app.get("/")
     def show_overview(request: Request, visitor: Visitor = looks) -> Response:

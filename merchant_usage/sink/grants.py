@@ -83,6 +83,8 @@ PRUNE: Final[Rights] = frozenset().union(
     *(_on(table, "SELECT UPDATE DELETE") for table in ("usage_alert", "usage_dead_letter", "usage_run")),
     _on("usage_keep_hourly_history(date)", "EXECUTE"),
 )
+#: The usage page.
+PAGE: Final[Rights] = STATUS | EXPLAIN | CURVES | EVIDENCE
 #: All that the pipeline's role may be asked to do, telling people included.
 PIPELINE: Final[Rights] = RUN | CLEAN_UP | DECIDE | PRUNE | CURVES | EXPLAIN | _on("usage_alert", "INSERT")
 

@@ -14,6 +14,7 @@ import pytest
 
 from local.servers import Valkey
 from merchant_usage.orchestration.alerts import file_store
+from merchant_usage.orchestration.compat import SHOWS_PAGES
 from tests.dags.support import Dag, Runner, airflow_environment
 from tests.dags.versions import AIRFLOW_3, METRICS_BEGIN_ANEW
 
@@ -21,6 +22,7 @@ from tests.dags.versions import AIRFLOW_3, METRICS_BEGIN_ANEW
 collect_ignore = [
     *(["test_airflow2.py"] if AIRFLOW_3 else []),
     *([] if METRICS_BEGIN_ANEW else ["test_metrics.py"]),
+    *([] if SHOWS_PAGES else ["test_page.py"]),
 ]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from airflow.models.dagrun import DagRun
 
+from merchant_usage.orchestration.compat import SHOWS_PAGES
 from merchant_usage.orchestration.plugin import UsagePlugin
 from tests.dags.support import airflow_environment
 from tests.support import PROJECT
@@ -38,6 +39,7 @@ from airflow import plugins_manager
 from airflow.listeners.listener import get_listener_manager
 
 plugins_manager.ensure_plugins_loaded()
+loaded = [name for name in sys.modules if name.endswith((".page", ".page.app", "uvicorn"))]
 listeners = get_listener_manager().pm.get_plugins()
 of_2 = getattr(plugins_manager, "import_errors", None)
 import merchant_usage.sink.merchant_usage
@@ -48,6 +50,7 @@ print(json.dumps({
     "errors": of_2 if of_2 is not None else plugins_manager.get_import_errors(),
     "listeners": [listener.__name__ for listener in listeners if "plugin" in getattr(listener, "__name__", "")],
     "package": merchant_usage.__file__,
+    "loaded": loaded,
 }))
 """
 
@@ -80,6 +83,7 @@ def load(tmp_path: Path) -> Load:
         assert done.returncode == 0, done.stderr
         assert "already registered" not in done.stdout + done.stderr
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        assert found.pop("loaded") == [], "what serves the page is for who asks for it"
         return found
 
     return load
@@ -144,3 +148,8 @@ def test_what_is_patched_is_patched_once() -> None:
     patched = DagRun.get_task_instances
     UsagePlugin.on_load()
     assert DagRun.get_task_instances is patched
+
+
+def test_the_page_is_shown_where_airflow_shows_any() -> None:
+    assert len(UsagePlugin.fastapi_apps) == int(SHOWS_PAGES)
+    assert [view["destination"] for view in UsagePlugin.external_views] == (["nav", "dag"] if SHOWS_PAGES else [])

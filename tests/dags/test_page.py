@@ -1,0 +1,183 @@
+"""The usage page in a real Airflow: nobody sees any of it without a login, and who may only look changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import httpx
+import psycopg
+import pytest
+import redis
+from fastapi.routing import APIRoute
+from psycopg import Connection
+
+from local.airflow import LocalAirflow
+from local.airflow_api import AirflowApi
+from local.connections import postgres_connection, redis_connection
+from local.servers import Postgres, Valkey
+from local.servers.processes import free_port
+from merchant_usage.connections import prepare
+from merchant_usage.orchestration.names import PAGE_PATH
+from merchant_usage.orchestration.page import make_app
+from merchant_usage.page.app import STATIC
+from merchant_usage.sink import schema
+from tests.support import YESTERDAY, Usage, key
+
+#: The roles of people, by their names.
+PEOPLE: Final = {"ada": "admin", "ed": "user", "vic": "viewer"}
+PASSWORD: Final = "a-password"
+#: What a proxy puts before every address: of Airflow and of the page.
+PREFIX: Final = "/behind/a/proxy"
+
+
+def log_in(url: str, person: str) -> dict[str, str]:
+    """The header that says who it is."""
+    known = {"username": person, "password": PASSWORD}
+    given = httpx.post(f"{url}/auth/token", json=known, trust_env=False, timeout=60)
+    given.raise_for_status()
+    return {"Authorization": f"Bearer {given.json()['access_token']}"}
+
+
+class _AsAda(httpx.Auth):
+    """Logs in when it is first asked for."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._headers = url, dict[str, str]()
+
+    def auth_flow(self, request: httpx.Request) -> Any:
+        self._headers = self._headers or log_in(self._url, "ada")
+        request.headers.update(self._headers)
+        yield request
+
+
+class ApiAsAda(AirflowApi):
+    """Airflow's API."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url}{PREFIX}")
+        self._http.auth = _AsAda(f"{url}{PREFIX}")
+
+
+class AirflowWithPeople(LocalAirflow):
+    """It wants a login."""
+
+    API = ApiAsAda
+
+
+class Site:
+    """The page, and what lies behind it."""
+
+    def __init__(self, airflow: LocalAirflow, usage: Usage) -> None:
+        self.airflow, self.usage = airflow, usage
+        self.root = f"{airflow.url}{PREFIX}"
+        self._headers: dict[str, dict[str, str]] = {}
+
+    def ask(self, method: str, address: str, person: str | None, **options: Any) -> httpx.Response:
+        """Ask for an address of the page, as a person who has logged in or as nobody."""
+        if person is not None:
+            self._headers.setdefault(person, log_in(self.root, person))
+            options["headers"] = {**self._headers[person], **options.get("headers", {})}
+        return httpx.request(method, f"{self.root}/{PAGE_PATH}/{address}", trust_env=False, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-page-"))).resolve()
+        folder.chmod(0o711)  # PostgreSQL runs as another user than root
+        valkey = stack.enter_context(Valkey(folder / "valkey"))
+        postgres = stack.enter_context(Postgres(folder / "postgres", settings={"fsync": "off"}))
+        conn: Connection[Any] = prepare(stack.enter_context(psycopg.connect(postgres.url, autocommit=True)))
+        schema.migrate(conn)
+        passwords = folder / "passwords.json"
+        passwords.write_text(json.dumps(dict.fromkeys(PEOPLE, PASSWORD)), encoding="utf-8")
+        port = free_port()
+        airflow = AirflowWithPeople(
+            folder / "airflow",
+            postgres.create_database("airflow"),
+            {
+                "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}{PREFIX}",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(":".join(each) for each in PEOPLE.items()),
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+                "AIRFLOW_CONN_USAGE_REDIS": redis_connection(valkey.url),
+                "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(postgres.url),
+            },
+            components=["api-server"],
+            port=port,
+        )
+        stack.enter_context(airflow)
+        client = stack.enter_context(redis.Redis.from_url(valkey.url))
+        usage = Usage(client, conn, count(1))
+        usage.write({key("acme"): 5})
+        usage.aggregate()
+        yield Site(airflow, usage)
+
+
+def routes() -> list[tuple[str, str]]:
+    """All that the page answers to: a method and an address."""
+    found = [
+        (method, re.sub(r"^/", "", route.path))
+        for route in make_app().routes
+        if isinstance(route, APIRoute)
+        for method in sorted(route.methods)
+    ]
+    return [
+        (method, address.replace("{name}", name))
+        for method, address in found
+        for name in (sorted(STATIC) if "{name}" in address else [""])
+    ]
+
+
+ROUTES: Final = routes()
+
+
+def test_the_page_has_no_other_kind_of_route() -> None:
+    app = make_app()
+    assert all(isinstance(route, APIRoute) for route in app.routes)
+    assert not any("{" in address for _, address in ROUTES)
+    assert {("GET", ""), ("GET", "static/usage.css")} <= {*ROUTES}
+
+
+@pytest.mark.parametrize(("method", "address"), ROUTES)
+def test_nobody_sees_anything_without_a_login(site: Site, method: str, address: str) -> None:
+    answer = site.ask(method, address, None)
+    assert answer.status_code == 401
+    assert "Log in" in answer.text
+    assert "acme" not in answer.text
+
+
+def test_a_login_that_is_none_is_refused(site: Site) -> None:
+    answer = site.ask("GET", "", None, headers={"Authorization": "Bearer made-up"})
+    assert answer.status_code in {401, 403}
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_who_may_see_the_dag_sees_how_dates_stand(site: Site, person: str) -> None:
+    answer = site.ask("GET", "", person)
+    assert answer.status_code == 200
+    assert str(YESTERDAY) in answer.text
+
+
+def test_it_is_the_dag_of_ours_that_one_must_be_allowed_to_see(site: Site) -> None:
+    """Airflow takes the DAG's id from the address, unless it is told."""
+    assert site.ask("GET", "?dag_id=another", None).status_code == 401
+
+
+def test_airflow_s_navigation_and_the_dag_show_it(site: Site) -> None:
+    headers = log_in(site.root, "ada")
+    answer = httpx.get(f"{site.root}/api/v2/plugins", headers=headers, trust_env=False, timeout=60)
+    (ours,) = [plugin for plugin in answer.json()["plugins"] if plugin["name"] == "usage"]
+    assert {view["destination"]: view["href"] for view in ours["external_views"]} == dict.fromkeys(
+        ["nav", "dag"], f"{PAGE_PATH}/"
+    )
+    assert [app["url_prefix"] for app in ours["fastapi_apps"]] == [f"/{PAGE_PATH}"]
+    icon = ours["external_views"][0]["icon"].removeprefix(f"{PAGE_PATH}/")
+    assert site.ask("GET", icon, "vic").headers["content-type"] == "image/svg+xml"
