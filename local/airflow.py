@@ -62,6 +62,7 @@ class LocalAirflow(Startable):
         dags_folder: Path = PROJECT / "dags",
         port: int | None = None,
         migrate: bool = True,
+        before_scheduler: Callable[[], None] | None = None,
     ) -> None:
         """Describe it.
 
@@ -73,6 +74,7 @@ class LocalAirflow(Startable):
             dags_folder: where the DAGs are.
             port: of the UI and the API; None for any that is free.
             migrate: whether `start` has to create or migrate the metadata tables.
+            before_scheduler: called before the scheduler is started, when all else is: nothing runs before it returns.
         """
         self.home = home.expanduser().resolve()
         self._database_url = database_url
@@ -81,6 +83,7 @@ class LocalAirflow(Startable):
         self._dags_folder = dags_folder
         self._port = port
         self._migrate_first = migrate
+        self._before_scheduler = before_scheduler
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watcher: FolderWatcher | None = None
         self._lock: TextIO | None = None
@@ -219,7 +222,9 @@ class LocalAirflow(Startable):
 
     def _launch(self) -> None:
         environment = self.environment()
-        for component in self._components:
+        for component in sorted(self._components, key="scheduler".__eq__):
+            if component == "scheduler" and self._before_scheduler is not None:
+                self._before_scheduler()
             # Task logs are read from the folder: nothing needs to serve them to the network.
             options = ["--skip-serve-logs"] if component in {"scheduler", "triggerer"} else []
             with self._log_of(component).open("wb") as log:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import redis
 from redis.exceptions import RedisError
 
+from local.rhythm import MERCHANTS, METRICS, hours_between, rhythm, usage_of
 from merchant_usage import clock
 from merchant_usage.connections import REDIS_URL, redis_from_url
 from merchant_usage.model.keys import CounterKey, build_key
@@ -22,29 +24,7 @@ PREFIX: Final = "usage"
 TTL: Final = dt.timedelta(days=7)
 # A fifth of a second between two bursts: busy enough that counters move while a run reads them.
 PAUSE_SECONDS: Final = 0.2
-
-MERCHANTS: Final = (
-    "acme",
-    "acme:eu",
-    "acme:eu:berlin",
-    "bücher-stube",
-    "café-🥐",
-    "corner shop",
-    "daily*deals",
-    "fifty%off",
-    "fjord-outdoor",
-    "hanoi-phở",
-    "kyoto-お茶",
-    "merchant_00042",
-    "o'brien & sons",
-    "petit[bateau]",
-    "späti24",
-    "tbilisi-ღვინო",
-    "wagashi?",
-    "zeta",
-)
-# What each costs at its busiest, in units a day.
-METRICS: Final = {"api_calls": 40_000, "queries": 25_000, "emails_sent": 3_000, "storage_mb": 900}
+IN_A_BURST: Final = 4
 
 
 def poison(today: dt.date) -> dict[str, str | list[str]]:
@@ -60,11 +40,17 @@ def poison(today: dt.date) -> dict[str, str | list[str]]:
     }
 
 
-def count(client: redis.Redis, key: CounterKey, units: int) -> None:
-    """Count some usage."""
-    name = build_key(PREFIX, key)
-    client.incrby(name, units)
-    client.expire(name, TTL)
+def count_all(client: redis.Redis, usage: Iterable[tuple[CounterKey, int]]) -> list[tuple[bytes, dt.date]]:
+    """Count some usage; returns the names of the counters, and their dates."""
+    names = []
+    with client.pipeline(transaction=False) as pipeline:
+        for key, units in usage:
+            name = build_key(PREFIX, key)
+            pipeline.incrby(name, units)
+            pipeline.expire(name, TTL)
+            names.append((name, key.date))
+        pipeline.execute()
+    return names
 
 
 class Traffic:
@@ -93,13 +79,17 @@ class Traffic:
 
     def write_days(self, *days: dt.date) -> int:
         """Write what was counted on these days so far, where nothing is yet; returns the number of counters."""
+        now = clock.now()
         with self._redis() as client:
-            counters = [CounterKey(who, day, what) for day in days for who in MERCHANTS for what in METRICS]
-            for key in counters:
-                units = self._random.randint(1, METRICS[key.metric_type])
-                if not client.exists(build_key(PREFIX, key)):
-                    count(client, key, units)
-        return len(counters)
+            usage = Counter({CounterKey(who, day, what): 0 for day in days for who in MERCHANTS for what in METRICS})
+            for day in days:
+                midnight = dt.datetime.combine(day, dt.time(), dt.UTC)
+                for hour, part in hours_between(midnight, min(now, midnight + dt.timedelta(days=1))):
+                    usage.update(dict(usage_of(hour, part)))
+            missing = {key: units for key, units in usage.items() if not client.exists(build_key(PREFIX, key))}
+            # Shortly after midnight some have counted nothing yet: no such key would be written.
+            count_all(client, ((key, max(1, units)) for key, units in missing.items()))
+        return len(usage)
 
     def write_poison(self, today: dt.date) -> int:
         """Write the keys that cannot be counted; returns how many."""
@@ -133,9 +123,9 @@ class Traffic:
         except RedisError as error:
             self._error = error
 
-    def _burst(self, client: Any) -> None:
-        today = clock.now().date()
-        for merchant in self._random.sample(MERCHANTS, k=5):
-            metric = self._random.choice(tuple(METRICS))
-            count(client, CounterKey(merchant, today, metric), self._random.randint(1, 20))
-            self.increments += 1
+    def _burst(self, client: redis.Redis) -> None:
+        now = clock.now()
+        keys = [CounterKey(who, now.date(), what) for who in MERCHANTS for what in METRICS]
+        usual = [rhythm(key.merchant_id).expected(key.metric_type, now) for key in keys]
+        count_all(client, ((key, 1) for key in self._random.choices(keys, usual, k=IN_A_BURST)))
+        self.increments += IN_A_BURST

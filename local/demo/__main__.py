@@ -24,13 +24,15 @@ from local.airflow_environment import PROJECT
 from local.connections import postgres_connection, redis_connection
 from local.demo import metadata, report
 from local.demo.errors import DemoError
-from local.demo.runs import Followed, has_caught_up, judge_runs
+from local.demo.month import Month, begin_month
+from local.demo.runs import Followed, RunVerdict, has_caught_up, judge_runs
 from local.demo.screen import Screen
-from local.demo.servers import Servers, open_servers
+from local.demo.servers import open_servers
+from local.rhythm import MERCHANTS, METRICS
 from local.running import FOLDER, HERE, leave_environment
 from local.servers import ServerError
 from local.servers.processes import lock_folder
-from local.traffic import MERCHANTS, Traffic
+from local.traffic import Traffic, poison
 from merchant_usage import clock
 from merchant_usage.connections import POSTGRES_URL, REDIS_URL, postgres_from_url, redis_from_url
 from merchant_usage.errors import UsageError
@@ -92,31 +94,66 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
         tables = "merchant_usage, usage_run, usage_dead_letter, usage_reading and usage_alert"
         screen.say(f"Your PostgreSQL gets the tables {tables}, and a database {metadata.DATABASE}", "yellow")
     schema.migrate(conn)
-    traffic = _begin_traffic(screen, servers, stack)
-    airflow = LocalAirflow(
-        FOLDER / "airflow",
-        kept.url,
-        {
-            **choices,
-            **HERE,
-            "AIRFLOW_CONN_USAGE_REDIS": redis_connection(servers.redis_url),
-            "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(servers.postgres_url),
-        },
-        migrate=kept.fresh,
-    )
-    with screen.waiting(
-        "Making Airflow's database, then starting api-server, scheduler, dag-processor and triggerer"
-        if kept.fresh
-        else "Starting api-server, scheduler, dag-processor and triggerer"
-    ):
+    month = begin_month(servers, conn, FOLDER, kept.start)
+    stack.callback(month.stop)
+    traffic = Traffic(servers.redis_url)
+
+    def before_runs() -> None:
+        """The clock of the month is another: until it is whole nobody else counts or reads."""
+        month.wait()
+        traffic.write_days(*_dates())
+        traffic.write_poison(clock.now().date())
+
+    environment = {
+        **choices,
+        **HERE,
+        "AIRFLOW_CONN_USAGE_REDIS": redis_connection(servers.redis_url),
+        "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(servers.postgres_url),
+    }
+    airflow = LocalAirflow(FOLDER / "airflow", kept.url, environment, migrate=kept.fresh, before_scheduler=before_runs)
+    with screen.waiting(_what_starts(kept, month)):
         stack.enter_context(airflow)
     metadata.mark_complete(servers.postgres_url, kept)
     stack.callback(leave_environment(FOLDER, urls, airflow.environment()).unlink, missing_ok=True)
+    stack.enter_context(traffic)
+    _say_what_is_there(screen, airflow, kept)
+    runs = _follow(screen, airflow, kept, settings, traffic)
+    verified = _report(screen, conn, urls, judge_runs(airflow, conn, runs, settings, month.undecided), settings)
+    if month.found:
+        screen.show(report.month_table(month.found))
+    screen.say(f"{traffic.increments:,} increments were counted in Redis meanwhile")
+    if verified:
+        screen.say("Every run was verified.", "bold green")
+    else:
+        screen.say(f"NOT every run was verified. The logs are in {_shortened(airflow.logs)}.", "bold red")
+    if not once:
+        _stay(screen, airflow, traffic)
+    return verified
+
+
+def _what_starts(kept: metadata.Metadata, month: Month) -> str:
+    processes = "api-server, scheduler, dag-processor and triggerer"
+    airflow = f"Making Airflow's database, then starting {processes}" if kept.fresh else f"Starting {processes}"
+    return f"{airflow}; meanwhile the engine goes through a made-up month" if month.is_being_made else airflow
+
+
+def _say_what_is_there(screen: Screen, airflow: LocalAirflow, kept: metadata.Metadata) -> None:
+    (yesterday, today), merchants = _dates(), len(MERCHANTS)
+    screen.say(
+        f"Redis has {2 * len(METRICS) * merchants} counters of {merchants} merchants for {yesterday} and {today}, and "
+        f"{len(poison(today))} poison keys; more is being counted all the time"
+    )
     screen.say(f"Airflow is up: {airflow.url}")
     screen.say(
         f"The scheduler catches up by itself, hour by hour from {kept.start:%d %b %H:%M} UTC on"
         + (f"; {len(kept.earlier_runs)} runs were done by an earlier demo" if kept.earlier_runs else "")
     )
+
+
+def _follow(
+    screen: Screen, airflow: LocalAirflow, kept: metadata.Metadata, settings: Settings, traffic: Traffic
+) -> list[DagRun]:
+    """Wait until the scheduler has caught up, then for a run by hand; returns all runs of this demo."""
 
     def caught_up(runs: list[DagRun]) -> bool:
         return has_caught_up(runs, settings)
@@ -133,43 +170,15 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
     def all_done(runs: list[DagRun]) -> bool:
         return all(run.finished for run in runs) and by_hand.run_id in {run.run_id for run in runs}
 
-    runs = followed.until(all_done, traffic.check)
-    verified = _report(screen, airflow, conn, urls, runs, (yesterday, today), settings)
-    screen.say(f"{traffic.increments:,} increments were counted in Redis meanwhile")
-    if verified:
-        screen.say("Every run was verified.", "bold green")
-    else:
-        screen.say(f"NOT every run was verified. The logs are in {_shortened(airflow.logs)}.", "bold red")
-    if not once:
-        _stay(screen, airflow, traffic)
-    return verified
-
-
-def _begin_traffic(screen: Screen, servers: Servers, stack: ExitStack) -> Traffic:
-    traffic = Traffic(servers.redis_url)
-    yesterday, today = _dates()
-    counters, bad = traffic.write_days(yesterday, today), traffic.write_poison(today)
-    stack.enter_context(traffic)
-    screen.say(
-        f"Redis has {counters} counters of {len(MERCHANTS)} merchants for {yesterday} and {today}, and {bad} poison "
-        "keys; more is being counted all the time"
-    )
-    return traffic
+    return followed.until(all_done, traffic.check)
 
 
 def _report(
-    screen: Screen,
-    airflow: LocalAirflow,
-    conn: Connection,
-    urls: Mapping[str, str],
-    runs: Sequence[DagRun],
-    dates: Sequence[dt.date],
-    settings: Settings,
+    screen: Screen, conn: Connection, urls: Mapping[str, str], verdicts: Sequence[RunVerdict], settings: Settings
 ) -> bool:
     """Show how it ended; returns whether every run was verified."""
-    verdicts = judge_runs(airflow, conn, runs, settings)
     with redis_from_url(urls) as client:
-        proof = report.compare(client, conn, dates, settings)
+        proof = report.compare(client, conn, _dates(), settings)
     screen.show(report.comparison(proof))
     screen.show(report.letters_table(conn))
     screen.show(report.runs_table(verdicts))

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from local.demo.runs import RunVerdict, name_of
 from merchant_usage import clock
+from merchant_usage.model.keys import CounterKey
 from merchant_usage.model.report import DateReport
 from merchant_usage.model.run import Run
 from merchant_usage.model.verdict import Proof
@@ -116,6 +117,14 @@ def letters_table(conn: Connection) -> Table:
     for letter in dead_letters.listed(conn, with_resolved=False, reason=None, limit=MOST_LETTERS):
         key = bytes(letter["redis_key"]).decode(errors="backslashreplace")
         table.add_row(Text(shown(key)), letter["reason"], Text(shown(letter["detail"])))
+    return table
+
+
+def month_table(found: Sequence[tuple[CounterKey, str]]) -> Table:
+    """What is worth looking at in the month before."""
+    table = _table("The month before, made up: what there is to be found", "date", "merchant", "metric", "")
+    for key, what in found:
+        table.add_row(str(key.date), Text(shown(key.merchant_id)), key.metric_type, what)
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -103,15 +103,27 @@ class Followed:
             )
 
 
-def judge_runs(airflow: LocalAirflow, conn: Connection, runs: Sequence[DagRun], settings: Settings) -> list[RunVerdict]:
-    """What the ledger says of these runs."""
+def judge_runs(
+    airflow: LocalAirflow,
+    conn: Connection,
+    runs: Sequence[DagRun],
+    settings: Settings,
+    undecided: Collection[dt.date] = (),
+) -> list[RunVerdict]:
+    """What the ledger says of these runs.
+
+    Args:
+        undecided: dates on which a counter went backwards on purpose. They are a mismatch until somebody decides, which
+            is no fault of a run that takes them along: the first of a day does.
+    """
     today = clock.now().date()
     rows = ledger.runs(conn, today - dt.timedelta(days=settings.retention_days + 1), today)
     verdicts = []
     for run in runs:
         of_run = {row["usage_date"]: row["verdict"] or "none" for row in rows if row["run_id"] == run.run_id}
         note = "" if run.state == "success" else _why_red(airflow, run)
-        proven = DateVerdict.VERIFIED in of_run.values() and set(of_run.values()) <= FINE
+        told = {said for date, said in of_run.items() if said != DateVerdict.MISMATCH or date not in undecided}
+        proven = DateVerdict.VERIFIED in told and told <= FINE
         if not of_run and run.state == "success":
             # A run whose dates were all verified, over and settled says so instead of proving them again.
             note = (airflow.api.xcom(DAG_ID, run.run_id, SCAN_TASK_ID, "plan") or {}).get("nothing_to_do", "")
