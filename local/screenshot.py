@@ -3,15 +3,13 @@
     ./run screenshot
 
 Starts the demo, waits until every run was verified, and lets a Chromium of this machine open the page of the run that
-was triggered by hand. (Debian: `apt-get install chromium`; another one is named by CHROMIUM.)
+was triggered by hand. (./run fetches one if there is none; another one is named by CHROMIUM.)
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+
+from local.browser import find_chromium
+from local.driver import driven
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 PICTURE: Final = PROJECT / "docs" / "images" / "verified-run.png"
-BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 # Narrow enough for its text to be read where a README is shown.
 WIDTH, HEIGHT = 1320, 640
 # How Airflow's UI remembers the widths of its two halves, in percent: all bars of the grid are to be seen.
@@ -36,15 +36,6 @@ HALVES: Final = """
 # A user interface has few colours: with these the file is a third of the size, and looks the same.
 COLOURS: Final = 128
 MOST_BYTES: Final = 150_000
-
-
-def find_browser() -> str:
-    """The program of a Chromium."""
-    candidates = [os.environ.get("CHROMIUM", ""), *BROWSERS]
-    found = next((path for name in candidates if name and (path := shutil.which(name))), None)
-    if found is None:
-        sys.exit("screenshot: no Chromium found; install one (Debian: the package chromium) or name it in CHROMIUM.")
-    return found
 
 
 @contextmanager
@@ -82,16 +73,14 @@ def take(page: Page, dag: str) -> bytes:
 
 def main() -> int:
     """Take it, and keep it small."""
-    browser_path = find_browser()
-    with verified_demo() as dag, sync_playwright() as playwright:
-        # As root Chromium runs only without its sandbox; it opens nothing but this machine's Airflow.
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=browser_path, args=options)
+    chromium = find_chromium()
+    if chromium is None:
+        sys.exit("screenshot: no Chromium found; install one, or name it in CHROMIUM.")
+    with verified_demo() as dag, driven(chromium) as browser:
         page = browser.new_page(
             viewport={"width": WIDTH, "height": HEIGHT}, locale="en-US", timezone_id="UTC", color_scheme="light"
         )
         picture = take(page, dag)
-        browser.close()
     Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS).save(PICTURE, optimize=True)
     size = PICTURE.stat().st_size
     print(f"{PICTURE.relative_to(PROJECT)}: {size:,} bytes")

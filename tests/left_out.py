@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import pytest
 
-from local.servers.programs import Programs, find_pgbouncer, find_postgres, find_promtool, find_sentinel
+from local.browser import find_chromium
+from local.servers.programs import find_pgbouncer, find_postgres, find_promtool, find_sentinel
 
 #: The fixtures that need more than the wheels, and what that is.
-NEEDED: Final[dict[str, tuple[str, Callable[[], Programs | None]]]] = {
+NEEDED: Final[dict[str, tuple[str, Callable[[], object | None]]]] = {
     "postgres15": ("PostgreSQL 15", lambda: find_postgres(15)),
     "pgbouncer": ("PgBouncer", find_pgbouncer),
     "sentinel": ("Redis Sentinel", find_sentinel),
     "promtool": ("promtool", find_promtool),
+    "chromium": ("Chromium", find_chromium),
 }
 
 
@@ -28,7 +30,7 @@ def _fixtures(item: pytest.Item) -> Iterator[str]:
 class LeftOut:
     """The hooks of pytest that leave tests out and tell of it."""
 
-    def __init__(self, needed: dict[str, tuple[str, Callable[[], Programs | None]]], forbidden: bool) -> None:
+    def __init__(self, needed: Mapping[str, tuple[str, Callable[[], object | None]]], forbidden: bool) -> None:
         """Look for what is needed; if leaving out is forbidden, a test that lacks something ends the session."""
         self._forbidden = forbidden
         self._lacking = {fixture: name for fixture, (name, find) in needed.items() if find() is None}

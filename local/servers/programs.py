@@ -17,6 +17,9 @@ NOBODY = 65534
 
 # Where `./run servers` unpacks Debian's packages.
 UNPACKED = Path(__file__).resolve().parents[2] / ".tools" / "debian"
+MULTIARCH = f"{platform.machine()}-linux-gnu"
+# Where below that folder their libraries lie.
+DEBIAN_LIBRARIES = (f"usr/lib/{MULTIARCH}", f"lib/{MULTIARCH}")
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,7 @@ def _as_in_debian(program: str, place: str) -> Programs | None:
     if (Path("/", place) / program).exists():
         return Programs(Path("/"), (), place)
     if (UNPACKED / place / program).exists():
-        multiarch = f"{platform.machine()}-linux-gnu"
-        return Programs(UNPACKED, ("usr", "lib"), place, (f"usr/lib/{multiarch}", f"lib/{multiarch}"))
+        return Programs(UNPACKED, ("usr", "lib"), place, DEBIAN_LIBRARIES)
     return None
 
 
