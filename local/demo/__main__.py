@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
+import httpx
 import psycopg
 from psycopg import Connection
 from redis.exceptions import RedisError
@@ -37,11 +38,19 @@ from merchant_usage import clock
 from merchant_usage.connections import POSTGRES_URL, REDIS_URL, postgres_from_url, redis_from_url
 from merchant_usage.errors import UsageError
 from merchant_usage.log import send_to, with_fields
+from merchant_usage.orchestration.names import PAGE_PATH
 from merchant_usage.settings import DAG_ID, Settings, load_settings
 from merchant_usage.sink import schema
 
 # A mapped task takes half a second of two cores: eight batches are enough to see them.
 MAPPED_TASKS: Final = "8"
+#: Errors whose text is all that there is to say.
+TOLD: Final = (
+    *(AirflowError, DemoError, ServerError, UsageError),
+    *(RedisError, httpx.HTTPError, psycopg.Error, TimeoutError),
+)
+# Airflow imports the page when it is first asked for.
+PAGE_SECONDS: Final = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         screen.say("Stopped before the end.")
         return 130
-    except (AirflowError, DemoError, ServerError, UsageError, RedisError, psycopg.Error, TimeoutError) as error:
+    except (
+        AirflowError,
+        DemoError,
+        ServerError,
+        UsageError,
+        RedisError,
+        httpx.HTTPError,
+        psycopg.Error,
+        TimeoutError,
+    ) as error:
         screen.say(str(error), "red")
         screen.say(f"The logs are in {_shortened(FOLDER)}.")
         return 1
@@ -126,9 +144,19 @@ def _events(screen: Screen, environ: MutableMapping[str, str], stack: ExitStack,
         screen.say("Every run was verified.", "bold green")
     else:
         screen.say(f"NOT every run was verified. The logs are in {_shortened(airflow.logs)}.", "bold red")
+    _show_page(screen, airflow)
     if not once:
         _stay(screen, airflow, traffic)
     return verified
+
+
+def _show_page(screen: Screen, airflow: LocalAirflow) -> None:
+    """Say where the usage page is, once it has answered."""
+    address = f"{airflow.url}/{PAGE_PATH}/"
+    answer = httpx.get(address, trust_env=False, timeout=PAGE_SECONDS)
+    if not answer.is_success:
+        raise DemoError(f"The usage page does not answer as it should: {answer.status_code} from {address}.")
+    screen.say(f"Usage page: {address}", "bold")
 
 
 def _what_starts(kept: metadata.Metadata, month: Month) -> str:

@@ -13,6 +13,7 @@ from psycopg import Connection, sql
 
 from local.connections import with_database
 from local.demo.errors import DemoError
+from merchant_usage.settings import DAG_ID
 
 DATABASE: Final = "airflow_usage_demo"
 # The DAG's first interval begins so long before now: two runs to catch up.
@@ -34,9 +35,9 @@ class Metadata:
 def open_metadata(postgres_url: str, now: dt.datetime) -> Metadata:
     """Find the metadata database, or make it.
 
-    It is kept if its start date is recent, its Airflow is this one, and all of its runs ended well: a demo that was
-    killed leaves runs that nobody would finish. The start date is kept as the database's comment, so neither ever
-    lives without the other.
+    It is kept if its start date is recent, its Airflow is this one, and all runs that aggregate ended well: a demo that
+    was killed leaves runs that nobody would finish. (A question that nobody has answered yet is no such run.) The start
+    date is kept as the database's comment, so neither ever lives without the other.
 
     Raises:
         DemoError: the database cannot be made or replaced.
@@ -85,7 +86,7 @@ def _start_of_kept(admin: Connection, now: dt.datetime) -> dt.datetime | None:
 def _runs_if_all_succeeded(url: str) -> frozenset[str] | None:
     try:
         with psycopg.connect(url) as conn:
-            runs = conn.execute("SELECT run_id, state FROM dag_run").fetchall()
+            runs = conn.execute("SELECT run_id, state FROM dag_run WHERE dag_id = %s", [DAG_ID]).fetchall()
     except psycopg.Error:
         return None
     return frozenset(run_id for run_id, _ in runs) if all(state == "success" for _, state in runs) else None

@@ -19,8 +19,8 @@ def complete(postgres: Postgres) -> Iterator[Metadata]:
     """A metadata database as a demo leaves it."""
     made = open_metadata(postgres.url, NOW)
     with psycopg.connect(made.url, autocommit=True) as conn:
-        conn.execute("CREATE TABLE dag_run (run_id text, state text)")
-        conn.execute("INSERT INTO dag_run VALUES ('one', 'success')")
+        conn.execute("CREATE TABLE dag_run (dag_id text, run_id text, state text)")
+        conn.execute("INSERT INTO dag_run VALUES ('usage_aggregation', 'one', 'success')")
     mark_complete(postgres.url, made)
     yield made
     with psycopg.connect(postgres.url, autocommit=True) as admin:
@@ -47,8 +47,15 @@ def test_an_old_one_is_replaced(postgres: Postgres, complete: Metadata) -> None:
 @pytest.mark.parametrize("state", ["running", "queued", "failed"])
 def test_one_with_a_run_that_did_not_end_well_is_replaced(postgres: Postgres, complete: Metadata, state: str) -> None:
     with psycopg.connect(complete.url, autocommit=True) as conn:
-        conn.execute("INSERT INTO dag_run VALUES ('two', %s)", [state])
+        conn.execute("INSERT INTO dag_run VALUES ('usage_aggregation', 'two', %s)", [state])
     assert open_metadata(postgres.url, NOW).fresh
+
+
+def test_one_with_a_question_that_nobody_has_answered_is_kept(postgres: Postgres, complete: Metadata) -> None:
+    with psycopg.connect(complete.url, autocommit=True) as conn:
+        conn.execute("INSERT INTO dag_run VALUES ('usage_decisions', 'two', 'running')")
+    kept = open_metadata(postgres.url, NOW)
+    assert (kept.fresh, kept.earlier_runs) == (False, frozenset({"one"}))
 
 
 def test_one_that_was_never_completed_is_replaced(postgres: Postgres, complete: Metadata) -> None:
