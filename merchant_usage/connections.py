@@ -25,6 +25,8 @@ from merchant_usage.source.shards import RedisClient, Shards
 
 REDIS_URL = "USAGE_REDIS_URL"
 POSTGRES_URL = "USAGE_POSTGRES_URL"
+#: What the usage page reads by, where it is set.
+PAGE_POSTGRES_URL = "USAGE_PAGE_POSTGRES_URL"
 
 _REDIS_FORM = "redis://user:password@host:6379/0"
 _POSTGRES_FORM = "postgresql://user:password@host:5432/database"
@@ -43,6 +45,10 @@ POSTGRES_OPTIONS: Final[Mapping[str, int]] = {
     # Milliseconds, for what was sent and nobody took: no keepalive is sent then.
     "tcp_user_timeout": 60_000,
 }
+
+#: The same where somebody looks at a page, and how many seconds an answer is waited for: nobody waits as long as a run.
+PAGE_OPTIONS: Final[Mapping[str, int]] = {**POSTGRES_OPTIONS, "connect_timeout": 3}
+PAGE_PATIENCE: Final = 10.0
 
 
 @contextmanager
@@ -86,22 +92,58 @@ def postgres_from_url(environ: Mapping[str, str] | None = None) -> Iterator[Conn
     Raises:
         SettingsError: the variable is missing or no URL. Its value is never repeated: it holds a password.
     """
-    url = _variable(POSTGRES_URL, _POSTGRES_FORM, environ)
+    patience = load_settings(environ).task_timeout_seconds
+    options: Any = {**POSTGRES_OPTIONS, **_postgres_parameters(POSTGRES_URL, environ)}
+    with explained(), psycopg.connect(**options, autocommit=True) as conn:
+        yield prepare(conn, patience)
+
+
+@contextmanager
+def page_from_url(environ: Mapping[str, str] | None = None) -> Iterator[Connection]:
+    """A connection to `USAGE_PAGE_POSTGRES_URL`, or to `USAGE_POSTGRES_URL` where that is not set, for the usage page.
+
+    Raises:
+        SettingsError: neither is set, or it is no URL.
+        UsageError: it cannot be opened. What is raised while it is used is left as it is.
+    """
+    options: Any = {**PAGE_OPTIONS, **_postgres_parameters(page_variable(environ), environ)}
+    with explained():
+        conn = psycopg.connect(**options, autocommit=True)
+    with conn:
+        with explained():
+            prepare(conn, PAGE_PATIENCE)
+        yield conn
+
+
+def page_variable(environ: Mapping[str, str] | None = None) -> str:
+    """The variable that the usage page is read by."""
+    given = (os.environ if environ is None else environ).get(PAGE_POSTGRES_URL, "").strip()
+    return PAGE_POSTGRES_URL if given else POSTGRES_URL
+
+
+def check_page_url(environ: Mapping[str, str] | None = None) -> None:
+    """Make sure that there is an address which the usage page can be read by, whoever answers there.
+
+    Raises:
+        SettingsError: neither variable is set, or it is no URL.
+    """
+    _postgres_parameters(page_variable(environ), environ)
+
+
+def _postgres_parameters(variable: str, environ: Mapping[str, str] | None) -> dict[str, Any]:
+    url = _variable(variable, _POSTGRES_FORM, environ)
     try:
         parameters = conninfo_to_dict(url)
     except psycopg.Error as error:
         # Whatever follows a ? may be part of a password, if an @ follows that.
         unknown = None if "@" in url.partition("?")[2] else _UNKNOWN_OPTION.search(str(error))
         why = f"there is no option {unknown[1]}" if unknown else ""
-        raise SettingsError(_no_url(POSTGRES_URL, _POSTGRES_FORM, why)) from None
+        raise SettingsError(_no_url(variable, _POSTGRES_FORM, why)) from None
     # libpq ends the password at the first @ or /, takes the rest for host and port, and tells them in its errors.
     host, ports = str(parameters.get("host", "")), str(parameters.get("port", ""))
     if "@" in host or not re.fullmatch("[0-9,]*", ports) or "@" in str(parameters.get("dbname", "")):
-        raise SettingsError(_no_url(POSTGRES_URL, _POSTGRES_FORM))
-    patience = load_settings(environ).task_timeout_seconds
-    options: Any = {**POSTGRES_OPTIONS, **parameters}
-    with explained(), psycopg.connect(**options, autocommit=True) as conn:
-        yield prepare(conn, patience)
+        raise SettingsError(_no_url(variable, _POSTGRES_FORM))
+    return parameters
 
 
 class ServerSilent(psycopg.OperationalError):

@@ -41,6 +41,7 @@ NOT_RUN: Final = {
     "./run servers": "what continuous integration begins with",
     "./run setup": "a part of every other command",
     "./run test": "runs this test",
+    "merchant-usage page": "serves until it is ended; test_page_command.py ends it",
     "openssl": "makes a key, as test_seals.py makes its own",
     "airflow dags delete": "the other tests look at that DAG; only its words are tried",
     "astro deploy": "needs an account",

@@ -231,6 +231,18 @@ Who has a checkpoint of the seal can check it without us: docs/reference/verify_
 exit codes: 0 done, 2 nothing that could be proven, bad arguments, settings or schema, 3 PostgreSQL
 """
 
+PAGE = f"""\
+examples:
+  {PROGRAM} page                          serve the usage page on this machine, and print its address
+  {PROGRAM} page --port 8765              at a port of your choice
+
+Shows what is stored, and changes nothing. Only this machine can reach it, and on this machine everybody: there is no
+login. Needs USAGE_POSTGRES_URL only, or USAGE_PAGE_POSTGRES_URL for a role that may only read; and the packages of
+{NAME}[page]. In Airflow 3.1 or newer the page is in the navigation. Ctrl-C ends it.
+
+exit codes: 0 ended by Ctrl-C or SIGTERM, 2 bad arguments or settings, a port that is taken, a package that is missing
+"""
+
 DAG_FILE = f"""\
 examples:
   {PROGRAM} dag-file                      show it
@@ -253,6 +265,7 @@ exit codes: 0 done, 2 a shell that is not known
 """
 
 MAX_LISTED = 1_000_000
+MAX_PORT = 65_535
 #: How a day may be given.
 DAYS = "YYYY-MM-DD, today, yesterday, or -2 for two days ago"
 
@@ -303,6 +316,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_audit(commands)
     _add_seals(commands)
     _add_prove(commands)
+    _add_page(commands)
     _add_dag_file(commands)
     _add_completion(commands)
     return parser
@@ -489,6 +503,11 @@ def _add_prove(commands: Commands) -> None:
     command.add_argument("day", metavar="DATE", help=DAYS)
 
 
+def _add_page(commands: Commands) -> None:
+    command = _add(commands, "page", "page:page", "serve the usage page on this machine, read only", PAGE)
+    command.add_argument("--port", type=_port, default=0, metavar="N", help="the port (default: any that is free)")
+
+
 def _add_dag_file(commands: Commands) -> None:
     summary = "show or write an Airflow DAG that belongs to this version"
     command = _add(commands, "dag-file", "dag_file:dag_file", summary, DAG_FILE)
@@ -527,6 +546,12 @@ def _add_merchant(command: argparse._ActionsContainer) -> None:
 
 def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="answer with one JSON document on stdout")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: it takes a whole number from 1 to {MAX_PORT}")
+    return int(text)
 
 
 def _how_many(text: str) -> int:

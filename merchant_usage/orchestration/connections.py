@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
@@ -20,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.redis.hooks.redis import RedisHook
 from redis.cluster import RedisCluster
 
-from merchant_usage.connections import POSTGRES_OPTIONS, prepare
+from merchant_usage.connections import PAGE_OPTIONS, PAGE_PATIENCE, POSTGRES_OPTIONS, prepare
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import SettingsError, TaskTimedOut, UsageError
 from merchant_usage.log import Log
@@ -46,10 +45,6 @@ POSTGRES_CONN_ID: Final = "usage_postgres"
 PAGE_CONN_ID: Final = "usage_page"
 SLACK_CONN_ID: Final = "usage_slack"
 PAGERDUTY_CONN_ID: Final = "usage_pagerduty"
-
-#: Whoever looks at a page does not wait as long as a task does: seconds.
-PAGE_OPTIONS: Final = {"connect_timeout": 3}
-PAGE_PATIENCE: Final = 10.0
 
 # What Airflow takes for an id.
 _CONN_ID: Final = re.compile(r"[\w.-]+")
@@ -179,18 +174,18 @@ def _page_conn_id() -> str:
     return PAGE_CONN_ID
 
 
-def usage_postgres_hook(conn_id: str = POSTGRES_CONN_ID, options: Mapping[str, int] = MappingProxyType({})) -> Any:
+def usage_postgres_hook(conn_id: str = POSTGRES_CONN_ID, options: Mapping[str, int] = POSTGRES_OPTIONS) -> Any:
     """The hook of a PostgreSQL connection, which has libpq notice a server that is gone.
 
     Args:
-        options: what libpq is told besides, unless the connection says otherwise.
+        options: what libpq is told, unless the connection says otherwise.
 
     Raises:
         BadOption: the connection's extra is no JSON object.
     """
     hook = postgres_hook(conn_id)
     connection = hook.connection  # which the hook keeps
-    connection.extra = json.dumps({**POSTGRES_OPTIONS, **options, **read_extra(connection)})
+    connection.extra = json.dumps({**options, **read_extra(connection)})
     return hook
 
 

@@ -8,7 +8,6 @@ from typing import Final
 import psycopg
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from starlette.exceptions import HTTPException
 
 from merchant_usage import clock
 from merchant_usage.driver_errors import explain
@@ -53,23 +52,9 @@ def create_app(doors: Doors) -> FastAPI:
         response.headers.update(HEADERS)
         return response
 
-    @app.exception_handler(UsageError)
-    def refuse(request: Request, error: UsageError) -> Response:
-        del request
-        code = 400 if isinstance(error, SettingsError) else 503
-        return _problem(str(error), code)
-
-    @app.exception_handler(psycopg.Error)
-    def fail(request: Request, error: psycopg.Error) -> Response:
-        del request
-        if isinstance(error, psycopg.errors.QueryCanceled):
-            return _problem(f"PostgreSQL did not answer within {QUERY_LIMIT}. Try again when it has less to do.", 503)
-        return _problem(explain(error), 503)
-
-    @app.exception_handler(HTTPException)
-    def turn_away(request: Request, error: HTTPException) -> Response:
-        del request
-        return _problem(TURNED_AWAY.get(error.status_code, str(error.detail)), error.status_code)
+    problems: tuple[int | type[Exception], ...] = (UsageError, psycopg.Error, *TURNED_AWAY)
+    for problem in problems:
+        app.add_exception_handler(problem, tell)
 
     @app.get("/")
     def show_overview(request: Request, visitor: Visitor = looks) -> Response:
@@ -88,6 +73,24 @@ def create_app(doors: Doors) -> FastAPI:
         return Response((HERE / "static" / name).read_bytes(), media_type=kind)
 
     return app
+
+
+def tell(request: Request, error: Exception) -> Response:
+    """The page that says why there is none."""
+    del request
+    return _problem(*why_not(error))
+
+
+def why_not(error: Exception) -> tuple[str, int]:
+    """What is said of an error, and the status of HTTP for it."""
+    if isinstance(error, UsageError):
+        return str(error), 400 if isinstance(error, SettingsError) else 503
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return f"PostgreSQL did not answer within {QUERY_LIMIT}. Try again when it has less to do.", 503
+    if isinstance(error, psycopg.Error):
+        return explain(error), 503
+    code = int(getattr(error, "status_code", 500))
+    return TURNED_AWAY.get(code, "This went wrong."), code
 
 
 def _html(template: str, visitor: Visitor, **model: object) -> HTMLResponse:

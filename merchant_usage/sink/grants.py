@@ -84,7 +84,7 @@ PRUNE: Final[Rights] = frozenset().union(
     _on("usage_keep_hourly_history(date)", "EXECUTE"),
 )
 #: The usage page.
-PAGE: Final[Rights] = STATUS | EXPLAIN | CURVES | EVIDENCE
+PAGE: Final[Rights] = _on("usage_run", "SELECT")
 #: All that the pipeline's role may be asked to do, telling people included.
 PIPELINE: Final[Rights] = RUN | CLEAN_UP | DECIDE | PRUNE | CURVES | EXPLAIN | _on("usage_alert", "INSERT")
 

@@ -6,9 +6,11 @@ The page is read: what stands there tomorrow is tried by itself.
 from __future__ import annotations
 
 import datetime as dt
+import html
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from itertools import count
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, TypeAlias
@@ -16,6 +18,8 @@ from typing import Final, NamedTuple, TypeAlias
 import psycopg
 import pytest
 import redis
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
 from psycopg import Connection
 
 from local.servers import Valkey
@@ -27,6 +31,7 @@ from merchant_usage.connections import POSTGRES_URL, REDIS_URL, postgres_from_ur
 from merchant_usage.driver_errors import explained
 from merchant_usage.errors import PostgresRefused, RedisRefused, UsageError
 from merchant_usage.model.run import Run
+from merchant_usage.page.alone import make_app
 from merchant_usage.sink import grants
 from merchant_usage.steps.cleanup import delete_stale, inspect_ttl
 from merchant_usage.steps.clocks import require_right_clock
@@ -73,7 +78,7 @@ def rights_of_the_page() -> list[Right]:
 
 
 RIGHTS: Final = rights_of_the_page()
-ROLES: Final = ("usage_owner", "usage_pipeline", "usage_reader", "usage_page")
+ROLES: Final = ("usage_owner", "usage_pipeline", "usage_reader", "usage_page", "usage_shown")
 
 
 def url_as(role: str, url: str) -> str:
@@ -106,19 +111,18 @@ def give(conn: Connection, role: str) -> None:
             conn.execute(";".join(statements).encode())
 
 
-def test_the_page_has_the_four_roles() -> None:
+def test_the_page_has_these_roles() -> None:
     text = "\n".join(docs.grants("billing"))
     assert tuple(re.findall(r"^CREATE ROLE (\w+) LOGIN PASSWORD 'a-password';$", text, re.MULTILINE)) == ROLES
     assert text.count("GRANT ") == len({line for line in text.split(";") if "GRANT" in line}), "each is read"
     assert {right.role for right in RIGHTS} == set(ROLES)
 
 
-def test_the_page_gives_the_pipeline_what_its_code_asks_for() -> None:
-    """`migrate` names what is missing of the one, and the page has the other."""
-    told = {
-        (right.on, right.right) for right in RIGHTS if right.role == "usage_pipeline" and right.kind in {"", "FUNCTION"}
-    }
-    assert told == {(table, right) for table, right in grants.PIPELINE if table}
+@pytest.mark.parametrize(("role", "asked"), [("usage_pipeline", grants.PIPELINE), ("usage_page", grants.PAGE)])
+def test_the_page_gives_a_role_what_the_code_asks_for(role: str, asked: grants.Rights) -> None:
+    """The code names what is missing of the one, and the page has the other."""
+    told = {(right.on, right.right) for right in RIGHTS if right.role == role and right.kind in {"", "FUNCTION"}}
+    assert told == {(table, right) for table, right in asked if table}
 
 
 Work: TypeAlias = Callable[[], None]
@@ -346,14 +350,43 @@ def reader_works(
 
 @pytest.fixture
 def page_works(
+    usage: Usage,
+    database_url: str,
+    take_all: Callable[[Connection], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[Work]:
+    """Every page, of a date that is verified."""
+    usage.write({key("acme", DAY): 5})
+    usage.aggregate(DAY, now=NOW)
+    take_all(usage.conn)
+    give(usage.conn, "usage_page")
+    monkeypatch.setenv(POSTGRES_URL, url_as("usage_page", database_url))
+    app = make_app()
+    site = TestClient(app, base_url="http://localhost")
+    addresses = [route.path for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods]
+
+    def look(address: str) -> Work:
+        def work() -> None:
+            answer = site.get(address, params={"date": str(DAY), "merchant": "acme"})
+            if answer.status_code != HTTPStatus.OK:
+                (said,) = re.findall('<p class="[^"]*problem">(.*?)</p>', answer.text, re.DOTALL)
+                raise PostgresRefused(html.unescape(said))
+
+        return work
+
+    return [look(address) for address in addresses if "{" not in address]
+
+
+@pytest.fixture
+def shown_works(
     database: Connection,
     database_url: str,
     take_all: Callable[[Connection], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[Work]:
     take_all(database)
-    give(database, "usage_page")
-    monkeypatch.setenv(POSTGRES_URL, url_as("usage_page", database_url))
+    give(database, "usage_shown")
+    monkeypatch.setenv(POSTGRES_URL, url_as("usage_shown", database_url))
     first, *_ = statements_on("tables.md")
     return [ask(first)]
 
@@ -387,19 +420,33 @@ def test_a_reader_needs(
     assert_needed(right, reader_works, monkeypatch, database.info.dbname)
 
 
-def test_a_page_may_read(page_works: list[Work]) -> None:
+def test_the_usage_page_may_read(page_works: list[Work]) -> None:
+    assert page_works
     for work in page_works:
         work()
 
 
 @of("usage_page")
-def test_a_page_needs(right: Right, page_works: list[Work], database: Connection) -> None:
+def test_the_usage_page_needs(
+    right: Right, page_works: list[Work], database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(right.revoked_from(database.info.dbname))
+    assert_needed(right, page_works, monkeypatch, database.info.dbname)
+
+
+def test_what_shows_merchants_their_usage_may_read(shown_works: list[Work]) -> None:
+    for work in shown_works:
+        work()
+
+
+@of("usage_shown")
+def test_what_shows_merchants_their_usage_needs(right: Right, shown_works: list[Work], database: Connection) -> None:
     """Its statements are not ours, so that PostgreSQL alone says so."""
     database.execute(right.revoked_from(database.info.dbname))
-    assert_refused(page_works)
+    assert_refused(shown_works)
 
 
-@pytest.mark.parametrize("role", ["usage_reader", "usage_page"])
+@pytest.mark.parametrize("role", ["usage_reader", "usage_page", "usage_shown"])
 def test_who_reads_may_write_nothing(
     role: str, database: Connection, database_url: str, take_all: Callable[[Connection], None]
 ) -> None:

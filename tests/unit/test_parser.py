@@ -32,6 +32,7 @@ COMMANDS = (
     "audit",
     "seals",
     "prove",
+    "page",
     "dag-file",
     "completion",
 )
@@ -125,7 +126,9 @@ def test_words_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unrecognized arguments: --dry" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["psycopg", "redis", "pydantic", "structlog", "rich", "airflow"])
+@pytest.mark.parametrize(
+    "module", ["psycopg", "redis", "pydantic", "structlog", "rich", "airflow", "fastapi", "jinja2"]
+)
 def test_help_loads_nothing_heavy(module: str) -> None:
     look = (
         f"import sys; from merchant_usage.cli.main import main; main(['--help']); sys.exit({module!r} in sys.modules)"
