@@ -25,7 +25,7 @@ from merchant_usage import clock, pipeline
 from merchant_usage.connections import postgres_from_url, redis_from_url
 from merchant_usage.log import send_to, with_fields
 from merchant_usage.model.keys import CounterKey, build_key
-from merchant_usage.model.run import CLI, Run
+from merchant_usage.model.run import CLI, CLI_IDS, Run
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.steps.resolve import Decision, Ruling, decide
 
@@ -184,7 +184,7 @@ class Past:
         first = max(since or date, self._first)
         dates = tuple(first + n * DAY for n in range((date - first).days + 1))
         now = self.present()
-        run = Run(f"cli__{now.isoformat()}", CLI, dates, now, requested_by=by)
+        run = Run(f"{CLI_IDS}{now.isoformat()}", CLI, dates, now, requested_by=by)
         pipeline.aggregate(self._client, self._conn, run, self._settings)
 
 

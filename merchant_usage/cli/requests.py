@@ -13,7 +13,7 @@ from typing import Final
 from merchant_usage.errors import SettingsError
 from merchant_usage.model.dates import dates_of_interval, dates_of_range, local_date, parse_day
 from merchant_usage.model.keys import why_no_merchant_id
-from merchant_usage.model.run import CLI, Run
+from merchant_usage.model.run import CLI, CLI_IDS, Run
 from merchant_usage.settings import Settings
 from merchant_usage.text import shown, storable
 
@@ -71,7 +71,7 @@ def due_run(options: argparse.Namespace, now: dt.datetime, settings: Settings) -
 
 def run_of(dates: Iterable[dt.date], now: dt.datetime, merchant_ids: tuple[str, ...] | None = None) -> Run:
     """A run of the command line."""
-    return Run(f"{CLI}__{now.isoformat()}", CLI, tuple(dates), now, merchant_ids, requested_by=user_name())
+    return Run(f"{CLI_IDS}{now.isoformat()}", CLI, tuple(dates), now, merchant_ids, requested_by=user_name())
 
 
 def user_name() -> str | None:

@@ -16,6 +16,8 @@ SCHEDULED: Final = "scheduled"
 BACKFILL: Final = "backfill"
 #: A run of the command line.
 CLI: Final = "cli"
+#: How the ids of such runs begin: Airflow knows none of them.
+CLI_IDS: Final = f"{CLI}__"
 # A run over the moment at which a date settles could not read all of it: it is held to that so much later.
 RESETTLE_DELAY: Final = dt.timedelta(days=1)
 

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import Connection
 
 from merchant_usage.errors import SettingsError, UsageError
+from merchant_usage.model.run import CLI_IDS
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import grants, schema
 from merchant_usage.sink.queries import query
@@ -124,7 +125,9 @@ class Doors:
     gate: Gate = field(default_factory=Gate)
 
     def address_of_run(self, run_id: str) -> str:
-        """Where Airflow shows a run, as seen from the page; empty where there is no Airflow."""
+        """Where Airflow shows a run, as seen from the page; empty where there is no Airflow, or none that knows it."""
+        if run_id.startswith(CLI_IDS):
+            return ""
         return self.run_address.format(run_id=quote(run_id, safe=""))
 
     @contextmanager

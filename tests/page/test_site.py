@@ -67,3 +67,10 @@ def test_every_verdict_has_a_mark_that_needs_no_colour() -> None:
     marks = [mark(str(verdict)) for verdict in DateVerdict] + [mark(None), mark(None, "it failed"), NO_RUN]
     assert len({each.glyph for each in marks}) == len({each.word for each in marks}) == len(marks)
     assert {each.kind for each in marks} <= {"good", "wait", "bad", "none"}
+
+
+def test_a_run_is_shown_by_airflow_unless_it_was_the_command_line_s(doors: Doors) -> None:
+    with_airflow = replace(doors, run_address="../runs/{run_id}")
+    assert with_airflow.address_of_run("scheduled__2026-11-24T00:00:00+00:00").startswith("../runs/scheduled__2026")
+    assert with_airflow.address_of_run("cli__2026-11-24T00:00:00+00:00") == ""
+    assert doors.address_of_run("scheduled__2026-11-24T00:00:00+00:00") == ""
