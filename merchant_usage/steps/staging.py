@@ -60,6 +60,14 @@ class Staged:
     readings: list[tuple[Page, Sequence[bytes]]] = field(default_factory=list)
     #: Whether a row may carry something. All do as long as nobody has looked.
     may_carry: bool = False
+    #: How many rows are staged, and how many of them PostgreSQL may have none of yet. All of them until it was asked.
+    rows: int = 0
+    new_rows: int = 0
+
+    @property
+    def mostly_raises(self) -> bool:
+        """Whether most of what is staged is known to have a row, with another value."""
+        return 2 * self.new_rows < self.rows
 
 
 def read_all(client: RedisClient, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
@@ -72,9 +80,10 @@ def read_all(client: RedisClient, groups: Iterable[Group], staged: Staged) -> It
         # Nearly every page is all good. Then its values are written as they came, and no key is looked at.
         if _no_open_dead_letter(page, staged) and all_plain_integers(raw_values):
             _note_plain(staged, page, raw_values)
-            yield copy_rows(page.row_prefixes(), raw_values)
+            yield _rows_of(staged, page.row_prefixes(), raw_values, new=len(raw_values))
         else:
-            yield copy_rows(*_classify_page(staged, page, interpret_values(client, page.raw_keys, raw_values)))
+            found = _classify_page(staged, page, interpret_values(client, page.raw_keys, raw_values))
+            yield _rows_of(staged, *found, new=len(raw_values))
 
 
 def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group], staged: Staged) -> Iterator[bytes]:
@@ -84,6 +93,7 @@ def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group],
     """
     for both in compare_pages(client, conn, key_pages(groups, staged.prefix), staged.open_keys):
         page, raw_values = both.page, both.raw_values
+        new = len(raw_values) - both.rows
         staged.may_carry = staged.may_carry or both.carries
         untold = _no_open_dead_letter(page, staged)
         equal = untold and both.equal
@@ -91,9 +101,17 @@ def read_unequal(client: RedisClient, conn: Connection, groups: Iterable[Group],
             _note_plain(staged, page, raw_values)
             if not equal:
                 starts, unequal = page.row_prefixes(), both.unequal()
-                yield copy_rows([starts[i] for i in unequal], [raw_values[i] for i in unequal])
+                yield _rows_of(staged, [starts[i] for i in unequal], [raw_values[i] for i in unequal], new=new)
         else:
-            yield copy_rows(*_classify_page(staged, page, interpret_values(client, page.raw_keys, raw_values)))
+            found = _classify_page(staged, page, interpret_values(client, page.raw_keys, raw_values))
+            yield _rows_of(staged, *found, new=new)
+
+
+def _rows_of(staged: Staged, row_prefixes: Sequence[bytes], values: Sequence[bytes | None], *, new: int) -> bytes:
+    """What of a page is to be staged."""
+    staged.rows += len(row_prefixes)
+    staged.new_rows += new
+    return copy_rows(row_prefixes, values)
 
 
 def stage(conn: Connection, rows: Iterable[bytes]) -> None:

@@ -227,7 +227,7 @@ def _store_in_transaction(
         suspects: list[CounterKey] = []
         if (block := next(rows, None)) is not None:
             stage(conn, chain([block], rows))
-            suspects = _write(conn, batch, result, alone=alone, history=settings.hourly_history)
+            suspects = _write(conn, batch, staged, result, alone=alone, history=settings.hourly_history)
         if staged.readings:
             # A parallel run may have carried a counter since it was compared: then it is a suspect.
             _keep_readings(conn, batch, run_id, staged, may_carry=staged.may_carry or bool(suspects))
@@ -266,24 +266,35 @@ def _keep_readings(conn: Connection, batch: Batch, run_id: str, staged: Staged, 
     readings.keep(conn, run_id, batch.attempt, batch.number, packed)
 
 
-def _write(conn: Connection, batch: Batch, result: BatchResult, *, alone: bool, history: bool) -> list[CounterKey]:
+def _write(
+    conn: Connection, batch: Batch, staged: Staged, result: BatchResult, *, alone: bool, history: bool
+) -> list[CounterKey]:
     """Raise the table to what is staged; returns the keys that it still does not hold as they were read."""
     part = _part_of_table(batch)
-    # Planned anew each time (prepare=False): what is staged differs from batch to batch.
-    differences = conn.execute(query("count_differences"), part, prepare=False).fetchall()
+    # What there is to do is known where pages were compared; else it is counted, which reads that part of the table.
+    if not staged.mostly_raises and not _insert_new(conn, part, result, alone=alone):
+        return []
+    as_staged = 0
+    for date, inserted, updated in conn.execute(query("upsert_staged"), part | {"history": history}):
+        result.counts[date].inserted += inserted
+        result.counts[date].updated = updated
+        as_staged += inserted + updated
+    if as_staged == staged.rows:
+        return []
+    return [CounterKey(*row) for row in conn.execute(query("select_suspects"), part)]
+
+
+def _insert_new(conn: Connection, part: dict[str, Any], result: BatchResult, *, alone: bool) -> bool:
+    """Insert what has no row yet, if nobody else does so now. Returns whether anything is left to be written."""
+    differences = conn.execute(query("count_differences"), part).fetchall()
     missing = {date: without_row for date, without_row, _ in differences if without_row}
-    different = any(other for *_, other in differences)
     if alone and missing:
-        if conn.execute(query("insert_new"), part, prepare=False).rowcount != sum(missing.values()):
+        if conn.execute(query("insert_new"), part).rowcount != sum(missing.values()):
             raise _OvertakenError
         for date, inserted in missing.items():
             result.counts[date].inserted = inserted
-    if not different and (alone or not missing):
-        return []  # each staged row is one that was equal, or one that was inserted
-    for date, inserted, updated in conn.execute(query("upsert_staged"), part | {"history": history}, prepare=False):
-        result.counts[date].inserted += inserted
-        result.counts[date].updated = updated
-    return [CounterKey(*row) for row in conn.execute(query("select_suspects"), part, prepare=False)]
+    # Each staged row is else one that was equal, or one that was inserted.
+    return any(other for *_, other in differences) or (not alone and bool(missing))
 
 
 def _undecided(conn: Connection, batch: Batch, prefix: str) -> list[CounterKey]:

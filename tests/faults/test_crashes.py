@@ -38,7 +38,7 @@ DURING_UPSERT = {
     "before the first page is read": ["mget"],
     "between reading and writing": ["mget", "mget"],
     "in the middle of COPY": ["copied"],
-    "after COPY": ["sql:count_differences"],
+    "in a later piece of COPY": ["copied", "copied"],
     "before the upsert": ["sql:upsert_staged"],
     "after the upsert": ["did:upsert_staged"],
     "after the readings": ["kept"],

@@ -291,7 +291,7 @@ def test_reading_from_before_a_restart_is_not_added_to_what_was_carried(
         assert (usage.rows()[acme], usage.carried(acme)) == (105, 100)
 
     # What is equal to its row is not staged.
-    late = At("kept" if read == 100 else "sql:count_differences", do=restart_and_carry)
+    late = At("kept" if read == 100 else "sql:upsert_staged", do=restart_and_carry)
     with heard(valkey.url, database_url, late) as (client, conn):
         run = Run("the late run", "manual", (TODAY,), NOW)
         proof = pipeline.aggregate(client, conn, run, settings(on_regression=OnRegression.CARRY))

@@ -52,6 +52,18 @@ def test_a_row_that_a_trigger_keeps_as_it_was_is_not_told_as_raised(usage: Usage
     assert row == (0, 0)
 
 
+def test_a_row_that_a_trigger_writes_as_it_was_is_no_row_that_was_stored(usage: Usage) -> None:
+    usage.write({key("acme"): 5})
+    usage.aggregate()
+    usage.conn.execute("CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'")
+    usage.conn.execute("CREATE TRIGGER lose BEFORE UPDATE ON merchant_usage FOR EACH ROW EXECUTE FUNCTION lose()")
+    usage.write({key("acme"): 6})
+    with pytest.raises(UsageMismatch, match=r"Redis has 6, PostgreSQL has 5 \(behind\)"):
+        usage.aggregate(run_id="lost")
+    # Its two times are the same, as those of a new row are.
+    assert usage.conn.execute("SELECT rows_inserted FROM usage_run WHERE run_id = 'lost'").fetchone() == (0,)
+
+
 def test_letter_counts_its_attempts_and_tells_the_latest_numbers(usage: Usage, acme: CounterKey) -> None:
     usage.aggregate(acme.date)
     usage.write({acme: 7})
