@@ -7,14 +7,14 @@ from typing import Final
 
 import psycopg
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import Response
 
-from merchant_usage import clock
 from merchant_usage.driver_errors import explain
 from merchant_usage.errors import SettingsError, UsageError
-from merchant_usage.page import overview
-from merchant_usage.page.access import QUERY_LIMIT, Doors, Visitor
-from merchant_usage.page.render import HERE, render
+from merchant_usage.page import answers
+from merchant_usage.page.access import QUERY_LIMIT, Doors
+from merchant_usage.page.date_routes import add_routes as add_date_routes
+from merchant_usage.page.render import HERE
 
 #: Nothing but what we serve, no script or style in the text of a page; Airflow's own page may show ours in a frame.
 CONTENT_SECURITY_POLICY: Final = (
@@ -44,7 +44,6 @@ def create_app(doors: Doors) -> FastAPI:
     All addresses lie side by side and name each other without a path, so that any prefix of a proxy will do.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, dependencies=[Depends(doors.visitor)])
-    looks = Depends(doors.visitor)
 
     @app.middleware("http")
     async def add_headers(request: Request, call_next):  # type: ignore[no-untyped-def]
@@ -56,19 +55,12 @@ def create_app(doors: Doors) -> FastAPI:
     for problem in problems:
         app.add_exception_handler(problem, tell)
 
-    @app.get("/")
-    def show_overview(request: Request, visitor: Visitor = looks) -> Response:
-        if not request.url.path.endswith("/"):
-            # The addresses on the page are relative to the folder.
-            return RedirectResponse(f"{request.url.path.rsplit('/', 1)[-1]}/", status_code=307)
-        with doors.snapshot() as conn:
-            model = overview.read(conn, clock.now(), doors.settings())
-        return _html("overview.html", visitor, overview=model)
+    add_date_routes(app, doors)
 
     @app.get("/static/{name}")
     def static(name: str) -> Response:
         if name not in STATIC:
-            return _problem("There is no such file.", 404)
+            return answers.problem("There is no such file.", 404)
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Response((HERE / "static" / name).read_bytes(), media_type=kind)
 
@@ -78,7 +70,7 @@ def create_app(doors: Doors) -> FastAPI:
 def tell(request: Request, error: Exception) -> Response:
     """The page that says why there is none."""
     del request
-    return _problem(*why_not(error))
+    return answers.problem(*why_not(error))
 
 
 def why_not(error: Exception) -> tuple[str, int]:
@@ -91,11 +83,3 @@ def why_not(error: Exception) -> tuple[str, int]:
         return explain(error), 503
     code = int(getattr(error, "status_code", 500))
     return TURNED_AWAY.get(code, "This went wrong."), code
-
-
-def _html(template: str, visitor: Visitor, **model: object) -> HTMLResponse:
-    return HTMLResponse(render(template, visitor=visitor, **model))
-
-
-def _problem(sentence: str, code: int) -> HTMLResponse:
-    return HTMLResponse(render("problem.html", sentence=sentence, code=code), status_code=code)

@@ -24,11 +24,12 @@ class Mark:
 NO_RUN: Final = Mark("·", "no run", "none")
 FAILED: Final = Mark("!", "failed", "bad")
 UNFINISHED: Final = Mark("…", "unfinished", "wait")
+PARTLY: Final = Mark("◔", "some merchants only", "wait")
 _OF_VERDICTS: Final = {
     "verified": Mark("✓", "verified", "good"),
     "mismatch": Mark("✗", "mismatch", "bad"),
     "not_proven": Mark("?", "not proven", "bad"),
-    "incomplete": Mark("◐", "incomplete", "bad"),
+    "incomplete": Mark("◐", "incomplete", "wait"),
     "source_expired": Mark("∅", "source expired", "none"),
     "empty": Mark("○", "empty", "none"),
 }

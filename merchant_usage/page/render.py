@@ -31,7 +31,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, moment=moment, visible=escape, short=shown)
+    environment.filters.update(number=number, signed=signed, moment=moment, text=text, visible=escape, short=shown)
     environment.globals.update(address=address, mark=mark)
     return environment
 
@@ -45,6 +45,16 @@ def address(page: str, **query: Any) -> str:
 def number(value: int | Decimal | None) -> str:
     """With commas; a dash where there is none."""
     return "-" if value is None else f"{int(value):,}"
+
+
+def signed(value: int | Decimal) -> str:
+    """The same with its sign: what is more, or less."""
+    return f"{int(value):+,}" if value else "0"
+
+
+def text(raw: bytes) -> str:
+    """A Redis key as a text, whatever bytes it holds."""
+    return bytes(raw).decode(errors="backslashreplace")
 
 
 def moment(value: dt.datetime | None) -> str:

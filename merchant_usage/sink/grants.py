@@ -84,7 +84,14 @@ PRUNE: Final[Rights] = frozenset().union(
     _on("usage_keep_hourly_history(date)", "EXECUTE"),
 )
 #: The usage page.
-PAGE: Final[Rights] = _on("usage_run", "SELECT")
+PAGE: Final[Rights] = (
+    STATUS
+    | _on("merchant_usage", "SELECT")
+    | _on("merchant_usage_corrections", "SELECT")
+    | _on("usage_seal", "SELECT")
+    | _on("usage_seal_page", "SELECT")
+    | _on("usage_alert", "SELECT")
+)
 #: All that the pipeline's role may be asked to do, telling people included.
 PIPELINE: Final[Rights] = RUN | CLEAN_UP | DECIDE | PRUNE | CURVES | EXPLAIN | _on("usage_alert", "INSERT")
 

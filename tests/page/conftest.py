@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
 from psycopg import Connection
 
+from merchant_usage.page import date_routes
 from merchant_usage.page.access import Doors, Visitor
 from merchant_usage.page.app import create_app
-from tests.support import Usage, settings
+from tests.support import NOW, Usage, settings
 
 
 def anna() -> Visitor:
@@ -25,6 +27,12 @@ def doors(usage: Usage) -> Doors:
         yield usage.conn
 
     return Doors(settings, reading, anna)
+
+
+@pytest.fixture(autouse=True)
+def then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks does so at the moment at which tests' runs are made; what is sealed and decided has its real time."""
+    monkeypatch.setattr(date_routes, "clock", SimpleNamespace(now=lambda: NOW))
 
 
 @pytest.fixture
