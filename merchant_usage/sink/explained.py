@@ -40,13 +40,21 @@ class Story(NamedTuple):
     events: list[Event]
 
 
-def explain(conn: Connection, merchant_id: str, date: dt.date, metric_type: str | None) -> Story:
-    """All of a merchant's day as it is at one moment, or of one metric of it."""
+def explain(
+    conn: Connection, merchant_id: str, date: dt.date, metric_type: str | None, part: tuple[int, int | None] = (0, None)
+) -> Story:
+    """All of a merchant's day as it is at one moment, or of one metric of it.
+
+    Args:
+        part: how many events to pass over, and how many to tell at most; None: all.
+    """
     parameters = {"merchant_id": merchant_id, "date": date, "metric_type": metric_type}
+    first, limit = part
     with conn.transaction():
         conn.execute(query("set_snapshot"))
         stored = [Stored(*row) for row in conn.execute(query("select_stored"), parameters)]
-        return Story(stored, [_event(*row) for row in conn.execute(query("select_explained"), parameters)])
+        rows = conn.execute(query("select_explained"), {**parameters, "first": first, "limit": limit})
+        return Story(stored, [_event(*row) for row in rows])
 
 
 def _event(happened_at: dt.datetime, kind: str, metric_type: str | None, by_whom: str | None, *rest: object) -> Event:
