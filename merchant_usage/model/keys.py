@@ -178,6 +178,11 @@ def why_no_merchant_id(merchant_id: str) -> str | None:
     return _unstorable(merchant_id.encode(errors="surrogatepass"), MAX_MERCHANT_ID_BYTES)
 
 
+def why_no_metric_type(metric_type: str) -> str | None:
+    """Why no counter can be of this metric; None if one can."""
+    return _unstorable(metric_type.encode(errors="surrogatepass"), MAX_METRIC_TYPE_BYTES)
+
+
 def _unstorable(part: bytes, longest: int | None) -> str | None:
     """Why PostgreSQL cannot hold or index this part of a key; None if it can."""
     if not part:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from fastapi.responses import HTMLResponse
 
+from merchant_usage.errors import UsageError
 from merchant_usage.page.access import Visitor
 from merchant_usage.page.render import render
+
+
+class NotThere(UsageError):
+    """Nothing is known of what is asked for."""
 
 
 def html(template: str, visitor: Visitor, **model: object) -> HTMLResponse:

@@ -14,6 +14,7 @@ from merchant_usage.errors import SettingsError, UsageError
 from merchant_usage.page import answers
 from merchant_usage.page.access import QUERY_LIMIT, Doors
 from merchant_usage.page.date_routes import add_routes as add_date_routes
+from merchant_usage.page.merchant_routes import add_routes as add_merchant_routes
 from merchant_usage.page.render import HERE
 
 #: Nothing but what we serve, no script or style in the text of a page; Airflow's own page may show ours in a frame.
@@ -56,6 +57,7 @@ def create_app(doors: Doors) -> FastAPI:
         app.add_exception_handler(problem, tell)
 
     add_date_routes(app, doors)
+    add_merchant_routes(app, doors)
 
     @app.get("/static/{name}")
     def static(name: str) -> Response:
@@ -75,6 +77,8 @@ def tell(request: Request, error: Exception) -> Response:
 
 def why_not(error: Exception) -> tuple[str, int]:
     """What is said of an error, and the status of HTTP for it."""
+    if isinstance(error, answers.NotThere):
+        return str(error), 404
     if isinstance(error, UsageError):
         return str(error), 400 if isinstance(error, SettingsError) else 503
     if isinstance(error, psycopg.errors.QueryCanceled):

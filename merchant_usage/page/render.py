@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -31,7 +32,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, moment=moment, text=text, visible=escape, short=shown)
+    environment.filters.update(number=number, signed=signed, moment=moment, second=second, local=local)
+    environment.filters.update(text=text, visible=escape, short=shown)
     environment.globals.update(address=address, mark=mark)
     return environment
 
@@ -55,6 +57,17 @@ def signed(value: int | Decimal) -> str:
 def text(raw: bytes) -> str:
     """A Redis key as a text, whatever bytes it holds."""
     return bytes(raw).decode(errors="backslashreplace")
+
+
+def second(value: dt.datetime) -> str:
+    """To the second, in UTC, where it stands above that it is."""
+    return f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def local(value: dt.datetime, timezone: str) -> str:
+    """To the minute as the clocks of a place show it; with the offset, because an hour may come twice."""
+    moment = value.astimezone(ZoneInfo(timezone))
+    return f"{moment:%Y-%m-%d %H:%M}" if timezone == "UTC" else f"{moment:%Y-%m-%d %H:%M %z}"
 
 
 def moment(value: dt.datetime | None) -> str:

@@ -86,10 +86,9 @@ PRUNE: Final[Rights] = frozenset().union(
 #: The usage page.
 PAGE: Final[Rights] = (
     STATUS
-    | _on("merchant_usage", "SELECT")
+    | EXPLAIN
     | _on("merchant_usage_corrections", "SELECT")
-    | _on("usage_seal", "SELECT")
-    | _on("usage_seal_page", "SELECT")
+    | _on("merchant_usage_hourly", "SELECT")
     | _on("usage_alert", "SELECT")
 )
 #: All that the pipeline's role may be asked to do, telling people included.

@@ -367,7 +367,7 @@ def page_works(
 
     def look(address: str) -> Work:
         def work() -> None:
-            answer = site.get(address, params={"date": str(DAY), "merchant": "acme"})
+            answer = site.get(address, params={"date": str(DAY), "to": str(DAY), "merchant": "acme"})
             if answer.status_code != HTTPStatus.OK:
                 (said,) = re.findall('<p class="[^"]*problem">(.*?)</p>', answer.text, re.DOTALL)
                 raise PostgresRefused(html.unescape(said))

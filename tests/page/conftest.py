@@ -38,3 +38,9 @@ def then(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def site(doors: Doors) -> TestClient:
     return TestClient(create_app(doors))
+
+
+@pytest.fixture
+def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is looked at when the runs of the tests are: at `NOW`."""
+    monkeypatch.setattr("merchant_usage.clock.now", lambda: NOW)
