@@ -34,21 +34,27 @@ class PackedReading(NamedTuple):
     number: int
 
     @classmethod
-    def of(cls, page: Page, counters: Sequence[bytes], carrying: Mapping[CounterKey, int]) -> PackedReading:
+    def of(cls, page: Page, counters: Sequence[bytes]) -> PackedReading:
         """Pack a page.
 
         Args:
             counters: in decimal digits, in the order of the page's keys; empty where nothing good was read.
-            carrying: rows that carry something, and what they hold. The reading may be from before it was carried.
         """
-        if carrying:
-            least = [carrying.get(key) if raw else None for key, raw in zip(page.counter_keys(), counters, strict=True)]
-            counters = [
-                raw if whole is None else WHOLE + b"%d" % whole for raw, whole in zip(counters, least, strict=True)
-            ]
         keys = [[group.metric_types, group.merchant_ids] for group in page.groups]
         number = len(counters) - counters.count(b"")
         return cls(page.date, digest(page), json.dumps(keys, ensure_ascii=False), b",".join(counters).decode(), number)
+
+    def with_carried(self, carrying: Mapping[CounterKey, int]) -> PackedReading:
+        """The same, if some rows carry something: of these the whole value is said.
+
+        Args:
+            carrying: what they hold. The reading may be from before it was carried.
+        """
+        parts = self.counters.split(",")
+        for i, key in enumerate(_keys(self.date, self.keys)):
+            if parts[i] and key in carrying:
+                parts[i] = f"{WHOLE.decode()}{carrying[key]}"
+        return self._replace(counters=",".join(parts))
 
 
 def digest(page: Page) -> bytes:

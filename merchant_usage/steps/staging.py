@@ -14,6 +14,7 @@ from merchant_usage.model.batches import Group
 from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, parse_key
 from merchant_usage.model.pages import Page, key_pages
+from merchant_usage.model.readings import PackedReading
 from merchant_usage.sink.queries import query
 from merchant_usage.source.counters import all_plain_integers, interpret_values, read_pages, with_date
 from merchant_usage.source.shards import RedisClient
@@ -56,8 +57,8 @@ class Staged:
     by_date: dict[dt.date, DateReading] = field(default_factory=lambda: defaultdict(DateReading))
     dead_letters: list[DeadLetter] = field(default_factory=list)
     healed: list[bytes] = field(default_factory=list)
-    #: Pages of live dates, with each good counter in digits; nothing where there is none.
-    readings: list[tuple[Page, Sequence[bytes]]] = field(default_factory=list)
+    #: Pages of live dates, packed as they will be kept: a tenth of what their keys and values take.
+    readings: list[PackedReading] = field(default_factory=list)
     #: Whether a row may carry something. All do as long as nobody has looked.
     may_carry: bool = False
     #: How many rows are staged, and how many of them PostgreSQL may have none of yet. All of them until it was asked.
@@ -137,7 +138,7 @@ def _note_plain(staged: Staged, page: Page, raw_values: Sequence[bytes | None]) 
     """Count a page on which all is plain, and tell each value if anybody asks."""
     staged.by_date[page.date].read += len(page.raw_keys)
     if page.date in staged.live:
-        staged.readings.append((page, raw_values))  # type: ignore[arg-type]  # all of them are plain
+        staged.readings.append(PackedReading.of(page, raw_values))  # type: ignore[arg-type]  # all of them are plain
     if staged.on_reading is not None:
         for raw_key, raw in zip(page.raw_keys, raw_values, strict=True):
             key = parse_key(raw_key, staged.prefix)
@@ -152,7 +153,8 @@ def _classify_page(
     starts: list[bytes] = []
     good: list[bytes | None] = []
     if page.date in staged.live:
-        staged.readings.append((page, [b"%d" % value if isinstance(value, int) else b"" for value in values]))
+        counters = [b"%d" % value if isinstance(value, int) else b"" for value in values]
+        staged.readings.append(PackedReading.of(page, counters))
     for raw_key, start, value in zip(page.raw_keys, page.row_prefixes(), values, strict=True):
         key = parse_key(raw_key, staged.prefix)
         assert isinstance(key, CounterKey)  # batches name nothing else

@@ -18,7 +18,6 @@ from merchant_usage.errors import UsageError
 from merchant_usage.log import Log
 from merchant_usage.model.batches import Batch
 from merchant_usage.model.keys import CounterKey, as_columns, parse_key
-from merchant_usage.model.readings import PackedReading
 from merchant_usage.model.report import Counts
 from merchant_usage.settings import Settings
 from merchant_usage.sink import dead_letters, readings
@@ -262,7 +261,7 @@ def _keep_readings(conn: Connection, batch: Batch, run_id: str, staged: Staged, 
     if may_carry:
         rows = conn.execute(query("select_carrying"), _part_of_table(batch) | {"dates": sorted(batch.live_dates)})
         carrying = {CounterKey(*key): whole for *key, whole in rows}
-    packed = (PackedReading.of(page, counters, carrying) for page, counters in staged.readings)
+    packed = (page.with_carried(carrying) for page in staged.readings) if carrying else staged.readings
     readings.keep(conn, run_id, batch.attempt, batch.number, packed)
 
 

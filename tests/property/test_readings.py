@@ -36,7 +36,8 @@ def test_readings(
     (batch,) = census.batches(DAYS, 1)
     pages = list(key_pages(batch.groups, "usage", size))
     digits = {key: b"" if value is None else b"%d" % value for key, value in read.items()}
-    packed = [PackedReading.of(page, [digits[key] for key in page.counter_keys()], carrying) for page in pages]
+    as_read = [PackedReading.of(page, [digits[key] for key in page.counter_keys()]) for page in pages]
+    packed = [page.with_carried(carrying) for page in as_read]
 
     expected = {key: carrying.get(key, value) for key, value in read.items() if value is not None}
     unpacked = [pair for one in packed for pair in unpack(one.date, one.keys, one.counters)]
