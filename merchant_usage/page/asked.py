@@ -64,37 +64,6 @@ def identity(name: str, value: str | None) -> int:
     return whole(name, value, 0, 0, 2**63 - 1)
 
 
-def optional_date(name: str, value: str | None) -> dt.date | None:
-    """A date that may be left out.
-
-    Raises:
-        SettingsError: it is none.
-    """
-    return parse_day(name, value) if value else None
-
-
-def whole(name: str, value: str | None, default: int, least: int, most: int) -> int:
-    """A whole number that may be left out.
-
-    Raises:
-        SettingsError: it is none, or too small, or too large.
-    """
-    if not value:
-        return default
-    if value.isascii() and value.isdecimal() and len(value) <= len(str(most)) and least <= int(value) <= most:
-        return int(value)
-    raise SettingsError(f"{name}={shown(value)!r} is not possible; it takes a whole number, {least} to {most}.")
-
-
-def identity(name: str, value: str | None) -> int:
-    """The number of a row behind which a list begins; 0 if none is given.
-
-    Raises:
-        SettingsError: it is none.
-    """
-    return whole(name, value, 0, 0, 2**63 - 1)
-
-
 def merchant_of(value: str | None) -> str:
     """A merchant's id that must be given.
 

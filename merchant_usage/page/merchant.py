@@ -12,11 +12,11 @@ from psycopg import Connection
 
 from merchant_usage.errors import SettingsError
 from merchant_usage.model.curve import Step, by_hours
-from merchant_usage.model.dates import parse_day
 from merchant_usage.model.keys import CounterKey, parse_key, why_no_metric_type
 from merchant_usage.model.usual import WEEKS, Unlike, compare, usual_of
 from merchant_usage.page import bars, curve
 from merchant_usage.page.answers import NotThere
+from merchant_usage.page.asked import optional_date
 from merchant_usage.page.bars import Bars
 from merchant_usage.page.curve import Curve
 from merchant_usage.page.merchants import newest_of
@@ -33,8 +33,6 @@ MOST_METRICS: Final = 100
 MOST_NAMED: Final = 10
 MOST_STEPS: Final = 1_000
 WEEK: Final = dt.timedelta(days=7)
-#: So that there are days before any that is asked for.
-EARLIEST: Final = dt.date(1970, 1, 1)
 
 
 #: The first day and the last.
@@ -59,7 +57,7 @@ class Asked(NamedTuple):
 def around(date: dt.date, today: dt.date) -> Days:
     """Days that show one beside those before it, and some after it."""
     last = min(today, date + WEEK) if date < today else date
-    return dt.date.fromordinal(max(1, last.toordinal() - DAYS + 1)), last
+    return last - dt.timedelta(days=DAYS - 1), last
 
 
 def _others(asked: Asked, today: dt.date) -> list[tuple[str, Days]]:
@@ -177,16 +175,13 @@ def asked_of(merchant_id: str, given: Mapping[str, str], today: dt.date) -> Aske
     Raises:
         SettingsError: a date is none, or the days are in the wrong order or too many.
     """
-    last = parse_day("to", given["to"]) if given.get("to") else today
-    if last < EARLIEST:
-        raise SettingsError(f"to={last} is before {EARLIEST}, when nothing was counted yet.")
-    first = parse_day("from", given["from"]) if given.get("from") else last - dt.timedelta(days=DAYS - 1)
+    last = optional_date("to", given.get("to")) or today
+    first = optional_date("from", given.get("from")) or last - dt.timedelta(days=DAYS - 1)
     if first > last:
         raise SettingsError(f"from={first} is after to={last}.")
     if (last - first).days >= MOST_DAYS:
         raise SettingsError(f"from={first} to={last} are more than {MOST_DAYS} days; choose fewer.")
-    date = parse_day("date", given["date"]) if given.get("date") else None
-    return Asked(merchant_id, first, last, metric_of(given), date)
+    return Asked(merchant_id, first, last, metric_of(given), optional_date("date", given.get("date")))
 
 
 #: What is stored of each metric: values, and what of them is carried, by date.
