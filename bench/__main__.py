@@ -11,14 +11,16 @@ from typing import Any
 
 from psycopg import Connection
 
-from bench import airflow_run, footprint, model
+from bench import airflow_run, footprint, model, page
 from bench.against import changes, sheet
 from bench.data import LARGE, MEDIUM, MODEST, QUICK, SMALL, DataSet
 from bench.machine import machine
+from bench.page_data import PageData
 from bench.race import LABELS, race
 from bench.running import POSTGRES_SETTINGS, VALKEY_CONFIG, Stage, admin_connection
 from bench.tables import machine_sheet, sheets, show
 from local.servers import Postgres, Valkey
+from merchant_usage import clock
 
 DATA_SETS = {data.name: data for data in (SMALL, MODEST, MEDIUM, LARGE, QUICK)}
 # Its 24 runs would take longer than all the rest.
@@ -37,6 +39,8 @@ def main() -> None:
     if "dag" in report:
         tables = airflow_run.sheets(report["dag"], report["rounds"])
         show([machine_sheet(report), *tables], markdown=options.markdown)
+    elif "page" in report:
+        show([machine_sheet(report), *page.sheets(report["page"])], markdown=options.markdown)
     else:
         show([*sheets(report), *model.sheets(report)], markdown=options.markdown)
     if options.against:
@@ -66,6 +70,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--dag", action="store_true", help="whole DAG runs under a scheduler instead, on one data set (default large)"
     )
+    parser.add_argument("--page", action="store_true", help="the views of the usage page instead, on many merchants")
+    parser.add_argument("--merchants", type=int, default=page.MERCHANTS, help="of --page (default %(default)s)")
+    parser.add_argument("--days", type=int, default=page.DAYS, help="of --page (default %(default)s)")
+    parser.add_argument("--requests", type=int, default=page.REQUESTS, help="of each view (default %(default)s)")
     parser.add_argument("--rounds", type=int, help="medians are over so many (default 5, with --dag 3, with --quick 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     parser.add_argument(
@@ -77,12 +85,16 @@ def _options() -> argparse.Namespace:
         parser.error("--rounds takes 1 or more")
     if options.dag and len(options.data or ()) > 1:
         parser.error("--dag takes one data set")
-    if options.against and options.dag:
-        parser.error("--against compares data sets, not --dag")
+    if options.against and (options.dag or options.page):
+        parser.error("--against compares data sets, not --dag or --page")
+    if min(options.merchants, options.days, options.requests) < page.LEAST:
+        parser.error(f"--merchants, --days and --requests take {page.LEAST} or more")
     return options
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    if options.page:
+        return _measure_page(options)
     rounds = options.rounds or (1 if options.quick and not options.against else 3 if options.dag else 5)
     with (
         Valkey(extra_config=VALKEY_CONFIG) as valkey,
@@ -93,15 +105,22 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         if options.dag:
             chosen = QUICK if options.quick else DATA_SETS[options.data[0]] if options.data else LARGE
             stage = Stage.set(valkey, postgres, conn, chosen)
-            return {**report, "machine": machine(stage), "dag": airflow_run.measure(stage, rounds)}
+            return {**report, "machine": machine(conn, stage.client), "dag": airflow_run.measure(stage, rounds)}
         for data in _data_sets(options):
             stage = Stage.set(valkey, postgres, conn, data)
-            report.setdefault("machine", machine(stage))
+            report.setdefault("machine", machine(conn, stage.client))
             report["data_sets"][data.name] = _measure_data_set(stage, rounds, quick=options.quick)
         # How it grows with merchants shows with these many, whatever else was measured.
         many = replace(QUICK if options.quick else LARGE, others=0)
         report["xcom"] = _measure_xcom(valkey, postgres, conn, many)
     return report
+
+
+def _measure_page(options: argparse.Namespace) -> dict[str, Any]:
+    data = PageData(options.merchants, options.days, clock.now().date())
+    with Postgres(settings=page.POSTGRES_SETTINGS) as postgres, admin_connection(postgres) as conn:
+        data.write(conn)
+        return {"machine": machine(conn), "page": page.measure(postgres, conn, data, options.requests)}
 
 
 def _data_sets(options: argparse.Namespace) -> list[DataSet]:

@@ -8,16 +8,12 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.running import Stage
+import redis
+from psycopg import Connection
 
 
-def machine(stage: Stage) -> dict[str, str]:
-    """Cores, memory and versions, by what people call them."""
-    server = stage.client.info("server")
-    assert isinstance(server, dict)  # this client waits for its answers
-    redis_server = (
-        f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
-    )
+def machine(conn: Connection, client: redis.Redis | None = None) -> dict[str, str]:
+    """Cores, memory and versions, by what people call them; that of Redis if it has a part in what is measured."""
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
@@ -25,11 +21,17 @@ def machine(stage: Stage) -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
-        "Redis": redis_server,
-        "PostgreSQL": stage.conn.info.parameter_status("server_version") or "unknown",
+        **({"Redis": _redis_server(client)} if client else {}),
+        "PostgreSQL": conn.info.parameter_status("server_version") or "unknown",
         "psycopg": f"{version('psycopg')} ({_implementation()})",
         "redis-py": version("redis"),
     }
+
+
+def _redis_server(client: redis.Redis) -> str:
+    server = client.info("server")
+    assert isinstance(server, dict)  # this client waits for its answers
+    return f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
 
 
 def _implementation() -> str:
