@@ -48,6 +48,14 @@ def node_of(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(NODE + left + right).digest()
 
 
+def _node_over(leaves: bytes) -> bytes:
+    """The node over a power of two of leaves: level by level, which takes half the time of node by node."""
+    sha256, nodes, pair = hashlib.sha256, leaves, 2 * SIZE
+    while len(nodes) > SIZE:
+        nodes = b"".join([sha256(NODE + nodes[at : at + pair]).digest() for at in range(0, len(nodes), pair)])
+    return nodes
+
+
 class Tree:
     """The root of a tree whose leaves come one by one; holds one node a level.
 
@@ -56,15 +64,26 @@ class Tree:
 
     def __init__(self) -> None:
         self._nodes: list[tuple[int, bytes]] = []
+        self._leaves = 0
 
     def add(self, leaves: bytes) -> None:
         """Add leaves, in their order."""
-        for start in range(0, len(leaves), SIZE):
-            node, level = leaves[start : start + SIZE], 0
-            while self._nodes and self._nodes[-1][0] == level:
-                node = node_of(self._nodes.pop()[1], node)
-                level += 1
-            self._nodes.append((level, node))
+        start = 0
+        while left := (len(leaves) - start) // SIZE:
+            # As many as make one whole node where the tree stands now: a power of two that it is a multiple of.
+            level = left.bit_length() - 1
+            if self._leaves:
+                level = min(level, (self._leaves & -self._leaves).bit_length() - 1)
+            end = start + (SIZE << level)
+            self._add_node(_node_over(leaves[start:end]), level)
+            self._leaves += 1 << level
+            start = end
+
+    def _add_node(self, node: bytes, level: int) -> None:
+        while self._nodes and self._nodes[-1][0] == level:
+            node = node_of(self._nodes.pop()[1], node)
+            level += 1
+        self._nodes.append((level, node))
 
     @property
     def root(self) -> bytes:

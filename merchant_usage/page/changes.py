@@ -19,7 +19,7 @@ from merchant_usage.sink import seals
 from merchant_usage.sink.queries import query
 
 #: Of each date so many of the largest merchants are compared, and of them all so many are shown.
-LARGEST: Final = 250
+LARGEST: Final = 100
 SHOWN: Final = 30
 #: Of those that are named for something else, so many come first.
 NAMED: Final = 10
