@@ -132,8 +132,9 @@ def test_a_failed_run_takes_nothing_away_from_a_sealed_date(usage: Usage, site: 
         "INSERT INTO usage_run (run_id, usage_date, run_type, settled, started_at, finished_at, error)"
         " VALUES (%s, %s, 'manual', true, %s, %s, 'Redis does not answer')"
     )
-    usage.conn.execute(failed, ["late", YESTERDAY, NOW, NOW])
-    usage.conn.execute(failed, ["late", TODAY, NOW, NOW])
+    later = NOW + dt.timedelta(minutes=1)
+    for day in (YESTERDAY, TODAY):
+        usage.conn.execute(failed, ["late", day, later, later])
     html = site.get("/").text
     assert mark_of(html, YESTERDAY) == ("good", "verified, sealed")
     assert mark_of(html, TODAY)[1].startswith("failed")
