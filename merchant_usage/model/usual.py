@@ -17,10 +17,10 @@ CHANCE: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Unlike:
-    """A day that is unlike the usual: in which direction, by which factor (1 or more), and that in words."""
+    """A day that is unlike the usual: in which direction, by which share of the usual, and that in words."""
 
     is_more: bool
-    factor: float
+    share: float
     words: str
 
 
@@ -45,11 +45,11 @@ def compare(value: int | None, usual: int | None) -> Unlike | None:
     if usual == 0:
         return Unlike(True, float("inf"), "usually nothing")
     if counted == 0:
-        return Unlike(False, float("inf"), f"nothing, and {usual:,} is usual")
+        return Unlike(False, 1, f"nothing, and {usual:,} is usual")
     if counted >= usual * BEYOND:
-        return Unlike(True, counted / usual, f"{_times(counted, usual)} times the usual")
+        return Unlike(True, counted / usual - 1, f"{_times(counted, usual)} times the usual")
     if counted * BEYOND <= usual:
-        return Unlike(False, usual / counted, f"{_times(counted, usual)} times the usual")
+        return Unlike(False, 1 - counted / usual, f"{_times(counted, usual)} times the usual")
     return None
 
 

@@ -30,7 +30,7 @@ MOST_DAYS: Final = 366
 #: Rows that a page adds up: a year of fifty metrics. And those that it names.
 MOST_ROWS: Final = 20_000
 MOST_METRICS: Final = 100
-MOST_NAMED: Final = 10
+MOST_NAMED: Final = 5
 MOST_STEPS: Final = 1_000
 WEEK: Final = dt.timedelta(days=7)
 
@@ -291,7 +291,7 @@ def _spikes(rows: _Rows, asked: Asked, today: dt.date) -> list[Spike]:
         for date in asked.dates
         if (unlike := _unlike(days, date, today))
     ]
-    return sorted(found, key=lambda each: (-each.unlike.factor, -each.date.toordinal(), each.metric_type))
+    return sorted(found, key=lambda each: (-each.unlike.share, -each.date.toordinal(), each.metric_type))
 
 
 def _days(

@@ -56,8 +56,11 @@ def format_event(event: Event) -> str:
     values = ""
     if event.value_before is not None or event.value_after is not None:
         values = f"{_number(event.value_before)} -> {_number(event.value_after)}. "
-    by = f" By {shown(event.by_whom)}." if event.by_whom else ""
-    return f"{values}{event.told}{by}"
+    if not event.by_whom:
+        return f"{values}{event.told}"
+    # What ends with somebody's reason may end without a full stop.
+    told = event.told if event.told.endswith((".", "!", "?")) else f"{event.told}."
+    return f"{values}{told} By {shown(event.by_whom)}."
 
 
 def _number(value: int | None) -> str:

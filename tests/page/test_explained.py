@@ -63,6 +63,7 @@ def test_it_tells_what_the_command_tells(
     for event in events:
         place = page.text.index(event, place) + len(event)
     assert ("All metrics" in page.text) is bool(metric)
+    assert "5 -> 3. accept: a test, 100%. By anna." in page.text
 
 
 def test_one_metric_has_its_curve_and_its_correction(usage: Usage, site: TestClient) -> None:

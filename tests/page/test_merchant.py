@@ -59,6 +59,19 @@ def test_a_spike_is_named_first_and_leads_to_its_story(usage: Usage, site: TestC
     assert "▲ 3.2 times the usual" in other.text.split("leads to the story")[1]
 
 
+def test_the_farthest_from_the_usual_is_named_first(usage: Usage, site: TestClient) -> None:
+    """Of many only some, and a spike before the days that are missing."""
+    store(usage.conn, "acme", months(_20=320))
+    usage.conn.execute("DELETE FROM merchant_usage WHERE date BETWEEN %s AND %s", [TODAY - 6 * DAY, YESTERDAY])
+    page = look(site, "merchant", merchant="acme")
+    assert [query["date"] for query in page.to("explain")][:3] == [
+        str(TODAY - 20 * DAY),
+        str(YESTERDAY),
+        str(YESTERDAY - DAY),
+    ]
+    assert "And 2 more days that are unlike the usual." in page.text
+
+
 def test_the_week_after_a_spike_is_as_usual(usage: Usage, site: TestClient) -> None:
     store(usage.conn, "acme", months(_11=10_000))
     page = look(site, "merchant", merchant="acme")

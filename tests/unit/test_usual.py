@@ -41,7 +41,7 @@ def test_a_day_beyond_the_bound_is_told(value: int | None, usual: int, *, is_mor
     found = compare(value, usual)
     assert found is not None
     assert (found.is_more, found.words) == (is_more, words)
-    assert found.factor >= 2
+    assert found.share >= 0.5
 
 
 @pytest.mark.parametrize(
