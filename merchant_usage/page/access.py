@@ -12,7 +12,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import Connection
 
-from merchant_usage.errors import SettingsError, UsageError
+from merchant_usage.errors import PROGRAM, SettingsError, UsageError
 from merchant_usage.model.run import CLI_IDS
 from merchant_usage.settings import Settings, load_settings
 from merchant_usage.sink import grants, schema
@@ -40,6 +40,25 @@ class NotServed(UsageError):
     """The page cannot be shown at the moment, whatever was asked of it."""
 
     heals = True
+
+
+class NotTaken(UsageError):
+    """A request is not carried out, for a reason of its own. `status` is that of HTTP."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class TooSlow(NotTaken):
+    """Comparing was given up."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            f"This takes more than {seconds} seconds here, and was given up; nothing was changed. Where there is so "
+            f"much usage, compare on the command line: {PROGRAM} verify.",
+            504,
+        )
 
 
 def served_settings() -> Settings:
@@ -70,11 +89,19 @@ class Visitor:
 class Work(Protocol):
     """What the page can set going: through the pipeline's own connections, never the page's."""
 
-    def servers(self) -> AbstractContextManager[tuple[RedisClient, Connection]]:
-        """Redis and PostgreSQL, by the connections that runs use."""
+    def servers(self, seconds: int | None = None) -> AbstractContextManager[tuple[RedisClient, Connection]]:
+        """Redis and PostgreSQL, by the connections that runs use.
+
+        Args:
+            seconds: after these neither is asked anything more, and `TooSlow` is raised; None: they may take any time.
+        """
 
     def aggregate(self, conf: dict[str, Any], by: str) -> str:
-        """Start a run with Params `from_date`, `to_date`, `merchant_ids`. Returns its id."""
+        """Start a run with Params `from_date`, `to_date`, `merchant_ids`. Returns its id.
+
+        Args:
+            by: who asks for it, which is written down.
+        """
 
 
 class Gate:

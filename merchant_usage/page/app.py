@@ -7,12 +7,12 @@ from typing import Final
 
 import psycopg
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from merchant_usage.driver_errors import explain
 from merchant_usage.errors import SettingsError, UsageError
-from merchant_usage.page import answers
-from merchant_usage.page.access import QUERY_LIMIT, Doors
+from merchant_usage.page import actions, answers
+from merchant_usage.page.access import QUERY_LIMIT, Doors, NotTaken
 from merchant_usage.page.date_routes import add_routes as add_date_routes
 from merchant_usage.page.merchant_routes import add_routes as add_merchant_routes
 from merchant_usage.page.render import HERE
@@ -53,11 +53,12 @@ def create_app(doors: Doors) -> FastAPI:
         return response
 
     problems: tuple[int | type[Exception], ...] = (UsageError, psycopg.Error, *TURNED_AWAY)
-    for problem in problems:
-        app.add_exception_handler(problem, tell)
+    for kind in problems:
+        app.add_exception_handler(kind, tell)
 
     add_date_routes(app, doors)
     add_merchant_routes(app, doors)
+    actions.add_routes(app, doors)
 
     @app.get("/static/{name}")
     def static(name: str) -> Response:
@@ -70,15 +71,19 @@ def create_app(doors: Doors) -> FastAPI:
 
 
 def tell(request: Request, error: Exception) -> Response:
-    """The page that says why there is none."""
-    del request
-    return answers.problem(*why_not(error))
+    """Say why there is no answer: as a page, or in JSON to who wanted something done."""
+    sentence, code = why_not(error)
+    if request.url.path.rpartition("/")[0].endswith("/do"):
+        return JSONResponse({"error": sentence}, code)
+    return answers.problem(sentence, code)
 
 
 def why_not(error: Exception) -> tuple[str, int]:
     """What is said of an error, and the status of HTTP for it."""
     if isinstance(error, answers.NotThere):
         return str(error), 404
+    if isinstance(error, NotTaken):
+        return str(error), error.status
     if isinstance(error, UsageError):
         return str(error), 400 if isinstance(error, SettingsError) else 503
     if isinstance(error, psycopg.errors.QueryCanceled):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,8 @@ def _environment() -> Environment:
     )
     environment.filters.update(number=number, signed=signed, moment=moment, second=second, local=local)
     environment.filters.update(text=text, visible=escape, short=shown)
+    # A plain text, which is escaped as any other.
+    environment.filters["json"] = json.dumps
     environment.globals.update(address=address, mark=mark)
     return environment
 
