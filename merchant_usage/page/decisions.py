@@ -45,6 +45,7 @@ class Decisions:
         date: the date that was asked for; None for all.
         count: how many of that date wait; 0 where none was asked for.
         is_incomplete: nobody read the end of that date, and nobody has said yet that what is stored stands.
+        is_first: this is the first page.
         after: the id behind which the next page begins; None on the last one.
         approvals: how many persons it takes to accept a lower value.
     """
@@ -53,6 +54,7 @@ class Decisions:
     count: int
     is_incomplete: bool
     waiting: Sequence[Waiting]
+    is_first: bool
     after: int | None
     approvals: int
 
@@ -65,7 +67,7 @@ def read(conn: Connection, date: dt.date | None, after: int, settings: Settings)
     shown = [_waiting(row, settings.key_prefix) for row in rows[:SHOWN]]
     more = shown[-1].letter if len(rows) > SHOWN else None
     number, incomplete = (count(conn, date), _is_incomplete(conn, date)) if date else (0, False)
-    return Decisions(date, number, incomplete, shown, more, settings.approvals)
+    return Decisions(date, number, incomplete, shown, after == 0, more, settings.approvals)
 
 
 def _is_incomplete(conn: Connection, date: dt.date) -> bool:

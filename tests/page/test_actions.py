@@ -411,6 +411,7 @@ def test_thousands_are_paged(acting: Site, usage: Usage) -> None:
     address, seen = f"decisions?date={YESTERDAY}", list[str]()
     for _ in range(3):
         told = acting.http.get(f"/{address}").text
+        assert ("Back to the first" in told) is bool(seen)
         seen += re.findall(r">(m\d\d\d)<", told)
         more = re.search('href="(decisions[^"]*)" rel="next"', told)
         address = more[1].replace("&amp;", "&") if more else ""
