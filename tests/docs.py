@@ -38,6 +38,7 @@ NOT_RUN: Final = {
     "./run psql": "test_running.py tries to whom it speaks; what it says is PostgreSQL's",
     "./run redis": "test_running.py tries to whom it speaks; what it says is Redis'",
     "./run screenshot": "needs a browser",
+    "./run pictures": "needs a browser",
     "./run servers": "what continuous integration begins with",
     "./run setup": "a part of every other command",
     "./run test": "runs this test",
