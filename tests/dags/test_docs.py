@@ -29,7 +29,13 @@ PARAMS = {
 #: What an `ini` block may set besides our own settings, connections and Airflow's options.
 OTHERS = {"PYTHONPATH", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"}
 OTHERS |= {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"}
-TYPES = {"pagerduty": "pagerduty_events", "postgres": "postgres", "redis": "redis", "slack": "slackwebhook"}
+TYPES = {
+    "page": "postgres",
+    "pagerduty": "pagerduty_events",
+    "postgres": "postgres",
+    "redis": "redis",
+    "slack": "slackwebhook",
+}
 
 
 def parsed(command: str) -> argparse.Namespace:
