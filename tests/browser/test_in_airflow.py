@@ -128,3 +128,47 @@ def test_who_has_not_logged_in_is_told_to(world: World, browser: Browser) -> Non
     assert answer.status == 401
     expect(page.get_by_text("Log in")).to_be_visible()
     page.close()
+
+
+def test_who_may_only_look_has_no_buttons_and_a_forged_request_does_nothing(world: World, enter: Enter) -> None:
+    seen = enter("vic")
+    seen.open_alone(f"decisions?date={world.day}")
+    expect(seen.page.get_by_role("row").filter(has_text="acme")).to_be_visible()
+    expect(seen.page.get_by_role("main").get_by_role("button")).to_have_count(0)
+    before = world.usage.everything()
+    forged = {"date": str(world.day), "decision": "accept", "reason": "forged", "waiting": 1}
+    for action in ("decide", "aggregate", "verify", "preview"):
+        # With all that the browser has of the login.
+        answer = seen.page.request.post(
+            f"{world.airflow.url}/{PAGE_PATH}/do/{action}", data=forged, headers={"Origin": world.airflow.url}
+        )
+        assert answer.status == 403, action
+    assert world.usage.everything() == before
+    assert world.airflow.api.runs(DAG_ID) == []
+
+
+def test_an_editor_decides_and_aggregates_again_in_their_own_name(world: World, enter: Enter) -> None:
+    seen = enter("ed")
+    usage = seen.open_by_navigation()
+    usage.get_by_role("link", name=str(world.day)).first.click()
+    usage.get_by_role("link", name="Decide what waits").click()
+    usage.get_by_role("row").filter(has_text="acme").get_by_role("button", name="Accept").click()
+    usage.get_by_label("Why").fill("Redis was restored")
+    usage.get_by_role("dialog").get_by_role("button", name="Do it").click()
+    expect(usage.get_by_role("status")).to_contain_text("1 counter was decided", timeout=PATIENCE_MS)
+    decided = world.usage.conn.execute("SELECT decided_by, decision, reason FROM usage_decision").fetchall()
+    assert decided == [("ed", "accept", "Redis was restored")]
+
+    seen.open_alone(f"date?date={world.day}")
+    seen.page.get_by_role("button", name="Aggregate again").click()
+    seen.page.get_by_role("dialog").get_by_role("button", name="Do it").click()
+    expect(seen.page.get_by_role("status")).to_contain_text("A run was started", timeout=PATIENCE_MS)
+
+    def ended() -> bool:
+        return all(run.finished for run in world.airflow.api.runs(DAG_ID))
+
+    world.airflow.wait_until(ended, "the run has ended", START_SECONDS)
+    (run,) = world.airflow.api.runs(DAG_ID)
+    assert run.state == "success"
+    newest = "SELECT verdict, requested_by FROM usage_run WHERE run_id = %s"
+    assert world.usage.conn.execute(newest, [run.run_id]).fetchall() == [("verified", "ed")]
