@@ -172,3 +172,12 @@ def test_an_editor_decides_and_aggregates_again_in_their_own_name(world: World, 
     assert run.state == "success"
     newest = "SELECT verdict, requested_by FROM usage_run WHERE run_id = %s"
     assert world.usage.conn.execute(newest, [run.run_id]).fetchall() == [("verified", "ed")]
+
+
+def test_a_run_leads_to_airflow_s_own_page_of_it(world: World, enter: Enter) -> None:
+    (run,) = world.airflow.api.runs(DAG_ID)
+    seen = enter("vic")
+    usage = seen.open_by_navigation()
+    usage.get_by_role("link", name=str(world.day)).first.click()
+    usage.get_by_role("link", name=run.run_id).first.click()
+    seen.page.wait_for_url(f"{world.airflow.url}/dags/{DAG_ID}/runs/**")

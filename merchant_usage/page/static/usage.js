@@ -51,6 +51,7 @@ function tell(kind, said, lines = [], address = "") {
   if (address) {
     const link = document.createElement("a");
     link.href = address;
+    link.target = "_top";
     link.textContent = "See the run in Airflow";
     place.append(link);
   }
@@ -94,4 +95,14 @@ document.addEventListener("submit", (event) => {
   if (!event.target.matches("form[data-do]")) return;
   event.preventDefault();
   act(event.target, event.submitter);
+});
+
+// Airflow's frame lets no link in it lead the window elsewhere. A link of Airflow's own document, which it shares, does.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[target='_top']");
+  if (!link || window.top === window || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const outside = window.top.document.createElement("a");
+  outside.href = link.href;
+  outside.click();
 });
