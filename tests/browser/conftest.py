@@ -61,18 +61,23 @@ def anna() -> Visitor:
 
 
 @pytest.fixture(scope="session")
-def site(planted_url: str) -> Iterator[str]:
-    """The page's address. It is always the same moment there, the one at which all was planted."""
+def planted_site(planted_url: str) -> Iterator[str]:
+    """The address of the page of that month."""
 
     @contextmanager
     def reading() -> Iterator[Connection]:
         with psycopg.connect(planted_url, autocommit=True) as conn:
             yield prepare(conn)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clock, "now", lambda: NOW)
-        with served(create_app(Doors(settings, reading, anna))) as address:
-            yield address
+    with served(create_app(Doors(settings, reading, anna))) as address:
+        yield address
+
+
+@pytest.fixture
+def site(planted_site: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, at the moment at which all was planted; other tests have the time that it is."""
+    monkeypatch.setattr(clock, "now", lambda: NOW)
+    return planted_site
 
 
 @pytest.fixture
