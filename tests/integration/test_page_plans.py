@@ -189,6 +189,12 @@ def test_the_largest_merchants_are_found_beside_the_seal(filled: Connection) -> 
     assert not seen.of("merchant_usage")
 
 
+def test_the_totals_of_a_date_are_read_beside_its_newest_seal(filled: Connection) -> None:
+    seen = read_by(filled, "date_totals", {"usage_date": YESTERDAY, "limit": MERCHANTS})
+    assert seen.of("usage_seal_page") <= 2 * MERCHANTS // 1000
+    assert not seen.of("merchant_usage")
+
+
 def test_merchants_are_compared_by_the_primary_key(filled: Connection) -> None:
     some = [f"{n:05}" for n in range(0, MERCHANTS, MERCHANTS // changes.LARGEST)]
     parameters = {"merchant_ids": some, "usage_date": YESTERDAY, "other_date": YESTERDAY - WEEK}

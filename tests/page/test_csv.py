@@ -50,6 +50,30 @@ def test_sealed_days_say_so(usage: Usage, site: TestClient) -> None:
     assert row == ["acme", str(YESTERDAY), "queries", "5", "0", "true"]
 
 
+def test_all_merchants_of_a_sealed_date_are_in_it(usage: Usage, site: TestClient) -> None:
+    hostile = '=1+2,"x"'
+    usage.write({key("b"): 5, key("a"): 7, key("a", metric_type="calls"): 1, key(hostile): 3})
+    usage.aggregate()
+    usage.write({key("b"): 6})
+    usage.aggregate()
+    assert rows(site, "date.csv", date=YESTERDAY) == [
+        ["merchant_id", "date", "sealed_total", "seal_version"],
+        [f"'{hostile}", str(YESTERDAY), "3", "2"],
+        ["a", str(YESTERDAY), "8", "2"],
+        ["b", str(YESTERDAY), "6", "2"],
+    ]
+    link = 'href="date.csv?date=' + str(YESTERDAY) + '"'
+    assert link in site.get("/date", params={"date": str(YESTERDAY)}).text
+
+
+def test_a_date_without_a_seal_has_no_file(usage: Usage, site: TestClient) -> None:
+    usage.write({key("a", TODAY): 7})
+    usage.aggregate(TODAY)
+    answer = site.get("/date.csv", params={"date": str(TODAY)})
+    assert (answer.status_code, "is not sealed" in answer.text) == (404, True)
+    assert "date.csv" not in site.get("/date", params={"date": str(TODAY)}).text
+
+
 def test_the_story_is_in_it(usage: Usage, site: TestClient) -> None:
     usage.write({key("acme"): 5})
     usage.aggregate()

@@ -195,7 +195,9 @@ def test_hostile_ids_are_nothing_but_text(usage: Usage, site: TestClient, mercha
     for bad in ("<script>alert", "<img src=x", "\x1b", "\u202e", 'style="background', "<b>"):
         assert bad not in text
     places = {html.unescape(place) for place in re.findall(r'<a href="([^"]*)"', text)}
-    assert all(re.match(r"(\./|merchants|merchant\?|date\?|decisions|explain\?)", place) for place in places)
+    assert all(
+        re.match(r"(\./|merchants|merchant\?|date\?|date\.csv\?|decisions|explain\?)", place) for place in places
+    )
     merchants = [parse_qs(place.partition("?")[2])["merchant"] for place in places if place.startswith("merchant?")]
     assert sorted(merchants) == sorted([[merchant_id], ["acme"]])
 
