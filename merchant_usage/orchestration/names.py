@@ -13,6 +13,6 @@ DELETE_TASK_ID: Final = "delete_stale_keys"
 TASK_IDS: Final = (SCAN_TASK_ID, UPSERT_TASK_ID, VERIFY_TASK_ID, DELETE_TASK_ID)
 
 #: The usage page in Airflow's navigation.
-PAGE_NAME: Final = "Merchant usage"
+PAGE_NAME: Final = "Usage"
 #: Its address, after that of Airflow. Long enough that no other plugin has it.
 PAGE_PATH: Final = "merchant-usage"
