@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from local.servers.programs import chosen_version
 from merchant_usage.connections import prepare
-from merchant_usage.page import changes, date, letters, overview
+from merchant_usage.page import changes, date, decisions, letters, overview
 from merchant_usage.sink import schema
 from merchant_usage.sink.queries import query
 from merchant_usage.sink.transactions import set_limits
@@ -166,6 +166,15 @@ def test_a_flood_of_letters_is_in_nobodys_way(filled: Connection, waiting: bool,
     parameters = {"usage_date": day, "waiting": waiting, "after": 0, "limit": letters.LETTERS + 1}
     seen = read_by(filled, "date_letters", parameters)
     assert 0 < seen.of("usage_dead_letter") <= 10 * letters.LETTERS
+
+
+@pytest.mark.parametrize(
+    "day", [YESTERDAY, YESTERDAY - 8 * dt.timedelta(days=1), None], ids=["flood", "few", "all dates"]
+)
+def test_what_waits_is_read_a_page_at_a_time(filled: Connection, day: dt.date | None) -> None:
+    parameters = {"usage_date": day, "after": 0, "limit": decisions.SHOWN + 1}
+    seen = read_by(filled, "decisions_waiting", parameters)
+    assert 0 < seen.of("usage_dead_letter") <= 10 * decisions.SHOWN
 
 
 @pytest.mark.parametrize("behind", [None, f"run 1 {RUNS_A_DAY - 5}"])
