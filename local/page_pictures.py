@@ -92,6 +92,7 @@ def views(last: dt.date) -> dict[str, str]:
         "merchant": of("merchant", merchant=spike.merchant_id, metric=spike.metric_type, date=spike.date),
         "explain": of("explain", merchant=decided.merchant_id, date=decided.date, metric=decided.metric_type),
         "letters": "letters",
+        "decisions": "decisions",
     }
 
 

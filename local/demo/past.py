@@ -118,7 +118,7 @@ class Past:
             self._pass_hour()
         for hour, part in hours_between(until, really_now):
             self._uncounted.update(dict(usage_of(hour, part)))
-        self._count()
+        self._count(really_now)
         self._set_lives()
 
     def present(self) -> dt.datetime:
@@ -161,10 +161,10 @@ class Past:
         if hour == CAME_LATE.moment(last) + LATE_BY:
             self._uncounted[CAME_LATE.key(last)] += LATE_UNITS
 
-    def _count(self) -> None:
+    def _count(self, now: dt.datetime | None = None) -> None:
         """Let Redis have what was counted since this was last done."""
         for name, date in count_all(self._client, self._uncounted.items()):
-            self._expiry[date][name] = self._now + TTL
+            self._expiry[date][name] = (now or self._now) + TTL
         self._uncounted.clear()
 
     def _forget(self, date: dt.date) -> None:

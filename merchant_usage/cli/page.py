@@ -6,6 +6,7 @@ import argparse
 import errno
 import socket
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Final
 
@@ -30,10 +31,9 @@ def page(options: argparse.Namespace) -> int:
         say(f"http://{HOST}:{listening.getsockname()[1]}")
         sys.stdout.flush()
         remark("The usage page, read only. Whoever is on this machine can look. Ctrl-C ends it.")
-        try:
+        with suppress(KeyboardInterrupt):  # SIGTERM too: it was asked for, and all is in order
             serve(listening)
-        except KeyboardInterrupt:  # SIGTERM too: it was asked for, and all is in order
-            remark("Ended.")
+        remark("Ended.")
     return 0
 
 
