@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import httpx
 
@@ -39,9 +39,12 @@ class _AsAda(httpx.Auth):
 class ApiAsAda(AirflowApi):
     """Airflow's API."""
 
+    #: What stands before every address of this Airflow.
+    PREFIX: ClassVar = ""
+
     def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._http.auth = _AsAda(url)
+        super().__init__(f"{url}{self.PREFIX}")
+        self._http.auth = _AsAda(f"{url}{self.PREFIX}")
 
 
 class AirflowWithPeople(LocalAirflow):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,7 +20,6 @@ from fastapi.routing import APIRoute
 from psycopg import Connection
 
 from local.airflow import LocalAirflow
-from local.airflow_api import AirflowApi
 from local.connections import postgres_connection, redis_connection
 from local.servers import Postgres, Valkey
 from local.servers.processes import free_port
@@ -33,47 +31,23 @@ from merchant_usage.page.access import TooSlow
 from merchant_usage.page.app import STATIC
 from merchant_usage.settings import DAG_ID
 from merchant_usage.sink import schema
+from tests.people import PEOPLE, AirflowWithPeople, ApiAsAda, log_in, with_people
 from tests.support import YESTERDAY, Connect, Usage, key
 
-#: The roles of people, by their names.
-PEOPLE: Final = {"ada": "admin", "ed": "user", "vic": "viewer"}
-PASSWORD: Final = "a-password"
 #: What a proxy puts before every address: of Airflow and of the page.
 PREFIX: Final = "/behind/a/proxy"
 
 
-def log_in(url: str, person: str) -> dict[str, str]:
-    """The header that says who it is."""
-    known = {"username": person, "password": PASSWORD}
-    given = httpx.post(f"{url}/auth/token", json=known, trust_env=False, timeout=60)
-    given.raise_for_status()
-    return {"Authorization": f"Bearer {given.json()['access_token']}"}
+class ApiBehindProxy(ApiAsAda):
+    """Airflow's API, by the addresses that a proxy gives it."""
+
+    PREFIX = PREFIX
 
 
-class _AsAda(httpx.Auth):
-    """Logs in when it is first asked for."""
+class AirflowBehindProxy(AirflowWithPeople):
+    """It stands behind one."""
 
-    def __init__(self, url: str) -> None:
-        self._url, self._headers = url, dict[str, str]()
-
-    def auth_flow(self, request: httpx.Request) -> Any:
-        self._headers = self._headers or log_in(self._url, "ada")
-        request.headers.update(self._headers)
-        yield request
-
-
-class ApiAsAda(AirflowApi):
-    """Airflow's API."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(f"{url}{PREFIX}")
-        self._http.auth = _AsAda(f"{url}{PREFIX}")
-
-
-class AirflowWithPeople(LocalAirflow):
-    """It wants a login."""
-
-    API = ApiAsAda
+    API = ApiBehindProxy
 
 
 class Site:
@@ -101,17 +75,13 @@ def site() -> Iterator[Site]:
         postgres = stack.enter_context(Postgres(folder / "postgres", settings={"fsync": "off"}))
         conn: Connection[Any] = prepare(stack.enter_context(psycopg.connect(postgres.url, autocommit=True)))
         schema.migrate(conn)
-        passwords = folder / "passwords.json"
-        passwords.write_text(json.dumps(dict.fromkeys(PEOPLE, PASSWORD)), encoding="utf-8")
         port = free_port()
-        airflow = AirflowWithPeople(
+        airflow = AirflowBehindProxy(
             folder / "airflow",
             postgres.create_database("airflow"),
             {
                 "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}{PREFIX}",
-                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
-                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(":".join(each) for each in PEOPLE.items()),
-                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+                **with_people(folder),
                 "AIRFLOW_CONN_USAGE_REDIS": redis_connection(valkey.url),
                 "AIRFLOW_CONN_USAGE_POSTGRES": postgres_connection(postgres.url),
             },
