@@ -11,7 +11,6 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from merchant_usage.model.keys import CounterKey, parse_key
-from merchant_usage.model.report import DateVerdict
 from merchant_usage.settings import Settings
 from merchant_usage.sink import ledger
 from merchant_usage.sink.queries import query
@@ -66,13 +65,10 @@ def read(conn: Connection, date: dt.date | None, after: int, settings: Settings)
         rows = cursor.execute(query("decisions_waiting"), parameters).fetchall()
     shown = [_waiting(row, settings.key_prefix) for row in rows[:SHOWN]]
     more = shown[-1].letter if len(rows) > SHOWN else None
-    number, incomplete = (count(conn, date), _is_incomplete(conn, date)) if date else (0, False)
+    number, incomplete = (
+        (count(conn, date), ledger.date_states(conn, [date])[date].is_incomplete) if date else (0, False)
+    )
     return Decisions(date, number, incomplete, shown, after == 0, more, settings.approvals)
-
-
-def _is_incomplete(conn: Connection, date: dt.date) -> bool:
-    state = ledger.date_states(conn, [date])[date]
-    return state.verdict is DateVerdict.INCOMPLETE and not state.is_decided_since
 
 
 def count(conn: Connection, date: dt.date) -> int:

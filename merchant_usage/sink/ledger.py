@@ -57,6 +57,11 @@ class DateState(NamedTuple):
         return self.verdict is DateVerdict.VERIFIED and not self.is_undecided
 
     @property
+    def is_incomplete(self) -> bool:
+        """Whether nobody read its end, and nobody has said since that what is stored stands."""
+        return self.verdict is DateVerdict.INCOMPLETE and not self.is_decided_since
+
+    @property
     def is_ended(self) -> bool:
         """Whether no run has anything left to do for it, unless somebody asks."""
         over = {DateVerdict.SOURCE_EXPIRED, DateVerdict.EMPTY, DateVerdict.INCOMPLETE}

@@ -15,7 +15,6 @@ from merchant_usage.errors import SettingsError
 from merchant_usage.model.dead_letter import DeadLetter
 from merchant_usage.model.keys import CounterKey, build_key, parse_key
 from merchant_usage.model.pages import pages
-from merchant_usage.model.report import DateVerdict
 from merchant_usage.sink import absences, dead_letters, decisions, ledger, readings
 from merchant_usage.sink.dead_letters import Regression
 from merchant_usage.sink.decisions import DecisionRow, Proposal, ProposalRow
@@ -124,7 +123,7 @@ def decide(
         SettingsError: there is nothing to decide, or nothing of it can be decided by this person.
     """
     outcome = _decide_letters(client, conn, ruling, prefix, _Choice(key, date))
-    if date is not None and _is_incomplete(conn, date):
+    if date is not None and ledger.date_states(conn, [date])[date].is_incomplete:
         _decide_date(conn, ruling, date, outcome)
     if not outcome.decided and not any(each.is_new for each in outcome.waiting):
         which = f"for {shown(key.decode(errors='backslashreplace'))}" if key else f"on {date}"
@@ -177,11 +176,6 @@ def _why_not_twice(outcome: Outcome) -> Iterator[str]:
             f"{own[0].proposed_by} has proposed already to accept the lower value of {these}: nobody lowers a bill "
             "alone (USAGE_APPROVALS=2), so another person has to say the same"
         )
-
-
-def _is_incomplete(conn: Connection, date: dt.date) -> bool:
-    state = ledger.date_states(conn, [date])[date]
-    return state.verdict is DateVerdict.INCOMPLETE and not state.is_decided_since
 
 
 def _decide_date(conn: Connection, ruling: Ruling, date: dt.date, outcome: Outcome) -> None:
