@@ -18,18 +18,8 @@ from bench.model import Constants, Cost, Load
 from bench.model import sheets as model_sheets
 from bench.race import ENTRIES
 from bench.targets import targets
+from tests.bench_command import bench
 from tests.support import PROJECT
-
-
-def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *map(str, arguments)],
-        cwd=PROJECT,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
