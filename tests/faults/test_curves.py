@@ -1,7 +1,4 @@
-"""A day read hour by hour, whatever happens in between: its curve adds up, and says what was read when.
-
-PostgreSQL's now() is the test's: a function of that name stands before the real one.
-"""
+"""A day read hour by hour, whatever happens in between: its curve adds up, and says what was read when."""
 
 from __future__ import annotations
 
@@ -25,6 +22,7 @@ from merchant_usage.model.run import Run
 from merchant_usage.settings import Settings
 from merchant_usage.sink import curves
 from merchant_usage.sink.curves import Wanted
+from tests.faults import database_clock
 from tests.faults.engine import At, heard
 from tests.support import TODAY, Connect, Usage, key, settings
 
@@ -33,14 +31,6 @@ DELAY = dt.timedelta(seconds=20)
 UTC, BERLIN = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
 A_DAY = dt.date(2026, 11, 20)
 AN_HOUR = 10
-
-CLOCK = """
-CREATE SCHEMA clock;
-CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
-    AS $$SELECT current_setting('test.now')::timestamptz$$;
-SET search_path = clock, pg_catalog, public;
-"""
-
 
 @dataclass
 class Day:
@@ -53,7 +43,7 @@ class Day:
 
     def __post_init__(self) -> None:
         self.counter = key("acme", self.date)
-        self.usage.conn.execute(CLOCK)
+        database_clock.install(self.usage.conn)
 
     @property
     def ends(self) -> list[dt.datetime]:
@@ -68,7 +58,7 @@ class Day:
 
     def read(self, at: dt.datetime) -> None:
         """A run."""
-        self.usage.conn.execute("SELECT set_config('test.now', %s, false)", [at.isoformat()])
+        database_clock.set_to(self.usage.conn, at)
         run = Run(self.usage.new_run_id(), "scheduled", (self.date,), at)
         pipeline.aggregate(self.usage.client, self.usage.conn, run, self.settings)
 

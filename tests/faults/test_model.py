@@ -46,7 +46,7 @@ from merchant_usage.steps import scan
 from merchant_usage.steps.resolve import Decision, Ruling, decide
 from merchant_usage.steps.store import BatchResult
 from tests.conftest import Connect
-from tests.faults import visible
+from tests.faults import database_clock, visible
 from tests.faults.engine import At, heard
 from tests.faults.model import Counter
 from tests.faults.scheduled import run_scheduled
@@ -62,6 +62,15 @@ LEAST_MS = 60_000
 
 #: Merchants and metric types. Few counters, so that much happens to each of them.
 WHO = (("acme", "q"), ("acme", "r"), ("b:c 🎉", "q"))
+UTC, BERLIN, NEW_YORK = (ZoneInfo(name) for name in ("UTC", "Europe/Berlin", "America/New_York"))
+#: Where a history begins, and by whose clock: on days that are followed by one of 23 or of 25 hours, too.
+BEGINNINGS = (
+    (NOW, UTC),
+    (dt.datetime(2026, 3, 28, 12, 30, tzinfo=dt.UTC), BERLIN),
+    (dt.datetime(2026, 10, 24, 12, 30, tzinfo=dt.UTC), BERLIN),
+    (dt.datetime(2026, 3, 7, 12, 30, tzinfo=dt.UTC), NEW_YORK),
+    (dt.datetime(2026, 10, 31, 12, 30, tzinfo=dt.UTC), NEW_YORK),
+)
 POISON = b"1_000"
 RUNS_AT_ONCE = 2
 #: Histories in a usual run of the suite, always the same; the profile `thorough` tries as many new ones as it says.
@@ -106,12 +115,11 @@ class Machine(RuleBasedStateMachine):
         self.urls = urls
         self.conns = [connect() for _ in range(RUNS_AT_ONCE)]
         self.usage = Usage(client, self.conns[0], count(1))
-        self.settings = settings(
-            start=(NOW - 30 * DAY).replace(tzinfo=None), interval_ms=int(INTERVAL.total_seconds() * 1000)
-        )
         self.model: dict[CounterKey, Counter] = {}
+        # Both as in the first of the beginnings, until one is drawn.
+        self.settings = settings()
         self.now = NOW
-        self.next_interval = NOW.replace(hour=12, minute=0)
+        self.next_interval = NOW
         self.under_way: list[UnderWay] = []
         self.backups: list[Past] = []
         self.replica: dict[CounterKey, int] = {}
@@ -127,10 +135,18 @@ class Machine(RuleBasedStateMachine):
     def present(self) -> dt.datetime:
         return self.now
 
-    @initialize(by=amounts)
-    def begin(self, by: int) -> None:
+    @initialize(by=amounts, beginning=st.sampled_from(BEGINNINGS))
+    def begin(self, by: int, beginning: tuple[dt.datetime, ZoneInfo]) -> None:
         self.client.flushall()
         conn = self.usage.conn
+        self.now, zone = beginning
+        database_clock.set_to(conn, self.now)
+        self.next_interval = self.now.replace(minute=0)
+        self.settings = settings(
+            start=(self.now - 30 * DAY).replace(tzinfo=None),
+            interval_ms=int(INTERVAL.total_seconds() * 1000),
+            timezone=zone,
+        )
         conn.execute("DROP TABLE merchant_usage CASCADE")
         conn.execute("CREATE TABLE merchant_usage (LIKE unparted INCLUDING ALL) PARTITION BY RANGE (date)")
         with conn.transaction():
@@ -240,7 +256,7 @@ class Machine(RuleBasedStateMachine):
 
     def pass_time(self, time: dt.timedelta) -> None:
         self.sync()
-        self.now += time
+        self.set_clock(self.now + time)
         for key, counter in self.model.items():
             if counter.expires is not None and counter.expires <= self.now:
                 if counter.unseen and not self.is_complete(key.date):
@@ -248,6 +264,14 @@ class Machine(RuleBasedStateMachine):
                 self.client.delete(raw(key))
                 if counter.end() > 0 and self.is_complete(key.date):
                     self.excused.add(key.date)
+
+    def pass_second(self) -> None:
+        self.set_clock(self.now + dt.timedelta(seconds=1))
+
+    def set_clock(self, at: dt.datetime) -> None:
+        """Ours, and PostgreSQL's."""
+        self.now = at
+        database_clock.set_to(self.usage.conn, at)
 
     def is_complete(self, date: dt.date) -> bool:
         """Whether a run has read the end of a date: what came later, and went unread, nobody can know."""
@@ -260,7 +284,7 @@ class Machine(RuleBasedStateMachine):
     def make_partitions(self) -> None:
         """For the days up to the day after tomorrow; without it they are missing some day."""
         for days in range(-12, 3):
-            self.make_partition(NOW.date() + (self.now.date() - NOW.date()) + days * DAY)
+            self.make_partition(self.now.date() + days * DAY)
 
     def make_partition(self, day: dt.date) -> None:
         statement = f"CREATE TABLE IF NOT EXISTS usage_{day:%Y%m%d} PARTITION OF merchant_usage"
@@ -268,15 +292,15 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         settle=st.sampled_from((0, 2, 6)),
-        zone=st.sampled_from(("UTC", "Europe/Berlin", "America/New_York")),
+        zone=st.sampled_from((UTC, BERLIN, NEW_YORK)),
         cleaning=st.booleans(),
     )
-    def change_settings(self, settle: int, zone: str, cleaning: bool) -> None:
+    def change_settings(self, settle: int, zone: ZoneInfo, cleaning: bool) -> None:
         self.settings = settings(
             start=self.settings.start,
             interval_ms=self.settings.interval_ms,
             settle_hours=settle,
-            timezone=ZoneInfo(zone),
+            timezone=zone,
             delete_stale_keys=cleaning,
         )
 
@@ -289,7 +313,7 @@ class Machine(RuleBasedStateMachine):
 
     def tick(self) -> None:
         """A run begins: a little later than the one before, and Redis tells what its keys have to live by our clock."""
-        self.now += dt.timedelta(seconds=1)
+        self.pass_second()
         real = int(time.time() * 1000)
         pipe = self.client.pipeline(transaction=False)
         for key, counter in self.model.items():
@@ -563,7 +587,7 @@ class Machine(RuleBasedStateMachine):
         if decision is Decision.CARRY and counter.fell_back:
             decision = Decision.KEEP
         self.sync()
-        self.now += dt.timedelta(seconds=1)
+        self.pass_second()
         try:
             decide(self.client, conn, Ruling(decision, "a person"), "usage", key=raw(key))
         except SettingsError:
@@ -581,7 +605,7 @@ class Machine(RuleBasedStateMachine):
         """A person says of a date whose end nobody read that what is stored stands."""
         date = self.today() - age * DAY
         if visible.last_word(self.usage.conn, date) == "incomplete" and not self.flagged_of(date):
-            self.now += dt.timedelta(seconds=1)
+            self.pass_second()
             with suppress(SettingsError):  # it was decided already
                 decide(self.client, self.conns[0], Ruling(Decision.KEEP, "a person"), "usage", date=date)
 
@@ -679,7 +703,7 @@ class Machine(RuleBasedStateMachine):
     def come_to_rest(self) -> None:
         """All is mended, nobody counts any more, people decide: each date is the truth, or was told."""
         self.sync()
-        self.change_settings(2, "UTC", False)
+        self.change_settings(2, UTC, False)
         for key, counter in self.model.items():
             if isinstance(counter.redis, bytes):
                 self.client.delete(raw(key))
@@ -725,7 +749,9 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.usefixtures("quiet")
 def test_any_history(valkey: Valkey, redis_client: redis.Redis, connect: Connect, database_url: str) -> None:
-    connect().execute("CREATE TABLE unparted (LIKE merchant_usage INCLUDING ALL)")
+    conn = connect()
+    database_clock.install(conn)
+    conn.execute("CREATE TABLE unparted (LIKE merchant_usage INCLUDING ALL)")
     profile = hypothesis_settings()
     # A history takes a second.
     histories = min(profile.max_examples, IN_CI) if profile.derandomize else profile.max_examples
