@@ -1,4 +1,4 @@
-"""PostgreSQL's now() is the test's: a function of that name is found before the real one, by defaults of columns too."""
+"""PostgreSQL's now() is the test's: a function of that name is found before it, by the defaults of columns too."""
 
 from __future__ import annotations
 

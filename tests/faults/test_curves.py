@@ -32,6 +32,7 @@ UTC, BERLIN = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
 A_DAY = dt.date(2026, 11, 20)
 AN_HOUR = 10
 
+
 @dataclass
 class Day:
     """A counter that grows by ten an hour, and runs a little after the end of each."""
