@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import tee
 from operator import attrgetter
 from typing import Any
 
@@ -51,11 +51,17 @@ def pages_with_readings(context: Context, attempt: Attempt, batches: Sequence[Ba
 
 def check_scanned_keys(context: Context, scanned: Iterable[ScannedPage], tally: Tally) -> None:
     """Compare each key that the scan found with its row."""
-    to_compare, beside = tee(scanned)
-    compared = compare_pages(context.client, context.conn, (page for page, _ in to_compare), context.suspects)
-    for both, (_, of_page) in zip(compared, beside, strict=True):
+    # What was read of the pages that are under way. No tee, which keeps the last 57 pages alive.
+    coming: deque[Sequence[str]] = deque()
+
+    def pages_alone() -> Iterator[Page]:
+        for page, of_page in scanned:
+            coming.append(of_page)
+            yield page
+
+    for both in compare_pages(context.client, context.conn, pages_alone(), context.suspects):
         tally.by_date[both.page.date].with_row += len(both.raw_values)
-        for reading in of_page:
+        for reading in coming.popleft():
             _note_unsaved(context, both, reading)
         if not both.equal or context.names_any(both.page.raw_keys):
             _judge_unequal(context, both, tally)
