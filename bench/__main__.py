@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
+from redis import Redis
 
-from bench import airflow_run, footprint, model, page
+from bench import airflow_run, beside, footprint, model, page
 from bench.against import changes, sheet
 from bench.data import LARGE, MEDIUM, MODEST, QUICK, SMALL, DataSet
 from bench.machine import machine
@@ -39,6 +41,8 @@ def main() -> None:
     if "dag" in report:
         tables = airflow_run.sheets(report["dag"], report["rounds"])
         show([machine_sheet(report), *tables], markdown=options.markdown)
+    elif "beside" in report:
+        show([machine_sheet(report), *beside.sheets(report["beside"], report["rounds"])], markdown=options.markdown)
     elif "page" in report:
         show([machine_sheet(report), *page.sheets(report["page"])], markdown=options.markdown)
     else:
@@ -70,11 +74,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--dag", action="store_true", help="whole DAG runs under a scheduler instead, on one data set (default large)"
     )
+    parser.add_argument(
+        "--beside",
+        action="store_true",
+        help="an hourly run beside the keys of eight days instead, of one data set's merchants (default large)",
+    )
     parser.add_argument("--page", action="store_true", help="the views of the usage page instead, on many merchants")
     parser.add_argument("--merchants", type=int, default=page.MERCHANTS, help="of --page (default %(default)s)")
     parser.add_argument("--days", type=int, default=page.DAYS, help="of --page (default %(default)s)")
     parser.add_argument("--requests", type=int, default=page.REQUESTS, help="of each view (default %(default)s)")
-    parser.add_argument("--rounds", type=int, help="medians are over so many (default 5, with --dag 3, with --quick 1)")
+    parser.add_argument(
+        "--rounds", type=int, help="medians are over so many (default 5, with --dag and --beside 3, with --quick 1)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="say what became worse since --json wrote this (default 5 rounds)"
@@ -83,10 +94,10 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds takes 1 or more")
-    if options.dag and len(options.data or ()) > 1:
-        parser.error("--dag takes one data set")
-    if options.against and (options.dag or options.page):
-        parser.error("--against compares data sets, not --dag or --page")
+    if (options.dag or options.beside) and len(options.data or ()) > 1:
+        parser.error("--dag and --beside take one data set")
+    if options.against and (options.dag or options.page or options.beside):
+        parser.error("--against compares data sets, not --dag, --page or --beside")
     if min(options.merchants, options.days, options.requests) < page.LEAST:
         parser.error(f"--merchants, --days and --requests take {page.LEAST} or more")
     return options
@@ -95,17 +106,22 @@ def _options() -> argparse.Namespace:
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.page:
         return _measure_page(options)
-    rounds = options.rounds or (1 if options.quick and not options.against else 3 if options.dag else 5)
+    usual = 3 if options.dag or options.beside else 5
+    rounds = options.rounds or (1 if options.quick and not options.against else usual)
     with (
         Valkey(extra_config=VALKEY_CONFIG) as valkey,
         Postgres(settings=POSTGRES_SETTINGS) as postgres,
         admin_connection(postgres) as conn,
     ):
         report: dict[str, Any] = {"rounds": rounds, "data_sets": {}}
+        chosen = QUICK if options.quick else DATA_SETS[options.data[0]] if options.data else LARGE
         if options.dag:
-            chosen = QUICK if options.quick else DATA_SETS[options.data[0]] if options.data else LARGE
             stage = Stage.set(valkey, postgres, conn, chosen)
             return {**report, "machine": machine(conn, stage.client), "dag": airflow_run.measure(stage, rounds)}
+        if options.beside:
+            stage_of = partial(Stage.set, valkey, postgres, conn)
+            of_machine = machine(conn, Redis.from_url(valkey.url))
+            return {**report, "machine": of_machine, "beside": beside.measure(stage_of, chosen, rounds)}
         for data in _data_sets(options):
             stage = Stage.set(valkey, postgres, conn, data)
             report.setdefault("machine", machine(conn, stage.client))

@@ -13,6 +13,7 @@ import pytest
 
 from bench.against import changes
 from bench.airflow_run import sheets as dag_sheets
+from bench.beside import sheets as beside_sheets
 from bench.data import LARGE, MEDIUM, QUICK, SMALL
 from bench.model import Constants, Cost, Load
 from bench.model import sheets as model_sheets
@@ -79,8 +80,8 @@ def test_each_target_is_met_up_to_its_limit_and_not_beyond(quick: tuple[dict[str
     results = measured["results"]
     results["floor"]["seconds"] = 1.0
     wanted = {
-        LARGE.name: {"stored": 1.0, "verified": 1.45, "unchanged": 1.0},
-        MEDIUM.name: {"two_stored": 0.9, "two_verified": 1.2, "two_unchanged": 0.95},
+        LARGE.name: {"stored": 1.0, "verified": 0.95, "unchanged": 0.6, "live": 1.05, "live_without": 0.85},
+        MEDIUM.name: {"two_stored": 0.9, "two_verified": 1.0, "two_unchanged": 0.75, "live_changed": 1.2},
     }
     for name, limits in wanted.items():
         for entry, limit in limits.items():
@@ -281,3 +282,18 @@ def test_dag_runs_are_judged_by_the_shape_and_the_engine() -> None:
         ("60", "<= 50", "NO"),
         ("40", "<= 50", "yes"),
     ]
+
+
+def test_the_hourly_run_is_measured_beside_other_days(tmp_path: Path) -> None:
+    file = tmp_path / "beside.json"
+    finished = bench("--beside", "--quick", "--json", file, "--markdown")
+    assert finished.returncode == 0, finished.stderr
+    measured = json.loads(file.read_text())["beside"]
+    assert measured["run"] > measured["walk"] > 0 < measured["run_alone"]
+    assert "| the same beside the other days " in finished.stdout
+
+
+@pytest.mark.parametrize(("seconds", "ratio", "met"), [(21.0, "1.05", "yes"), (21.4, "1.07", "NO")])
+def test_other_days_may_cost_what_walking_past_them_costs(seconds: float, ratio: str, met: str) -> None:
+    _, target = beside_sheets({"description": "data", "walk": 8.0, "run_alone": 12.0, "run": seconds}, rounds=3)
+    assert [row[1:] for row in target.rows] == [(ratio, "<= 1.05", met)]
