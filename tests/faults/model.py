@@ -89,13 +89,14 @@ class Counter:
     def go_back_to(self, then: Counter | None) -> int:
         """PostgreSQL is restored, to when the counter was like this. Returns what it cannot read again."""
         before = self.known
+        self.is_noted = False
         if then is None:
             self.past, self.seen, self.is_read, self.fell_from = 0, 0, False, None
         elif then.lives == self.lives:
             self.past, self.seen, self.is_read, self.fell_from = then.past, then.seen, then.is_read, then.fell_from
+            self.is_noted = then.is_noted
         else:
             self.past, self.seen, self.is_read = then.known, 0, then.is_read
-            self.is_noted = False
             self.fell_from = (then.seen or then.fell_from) if then.is_read else None
         again = self.redis if isinstance(self.redis, int) else self.seen
         return max(0, before - self.past - again)
