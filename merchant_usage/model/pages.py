@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from operator import attrgetter
@@ -28,6 +29,25 @@ def pages(items: Iterable[Item], size: int = PAGE) -> Iterator[list[Item]]:
     stream = iter(items)
     while page := list(islice(stream, size)):
         yield page
+
+
+def branches(items: Iterable[Item], number: int) -> list[Iterator[Item]]:
+    """A stream for each of several readers. What all of them have read is let go: itertools.tee keeps the last 57."""
+    stream = iter(items)
+    waiting: list[deque[Item]] = [deque() for _ in range(number)]
+
+    def branch(own: deque[Item]) -> Iterator[Item]:
+        while True:
+            if not own:
+                try:
+                    item = next(stream)
+                except StopIteration:
+                    return
+                for each in waiting:
+                    each.append(item)
+            yield own.popleft()
+
+    return [branch(own) for own in waiting]
 
 
 class Page(NamedTuple):

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from itertools import tee
 from typing import Any, Final, Protocol, TypeVar
 
 import redis
@@ -21,6 +20,7 @@ from redis.cluster import RedisCluster
 
 from merchant_usage.model.dead_letter import DeadLetter, Reason
 from merchant_usage.model.keys import match_pattern
+from merchant_usage.model.pages import branches
 from merchant_usage.source import cluster
 from merchant_usage.source.cluster import MAX_VALUE_BYTES, beginning_of
 from merchant_usage.source.replies import ScanPace, bound_replies
@@ -134,7 +134,7 @@ def _read_all_ahead(
     with ExitStack() as stack:
         readings = [
             (server, stack.enter_context(closing(_read_ahead(server, of_it, suspects))))
-            for server, of_it in zip(client.servers, tee(pages, len(client.servers)), strict=True)
+            for server, of_it in zip(client.servers, branches(pages, len(client.servers)), strict=True)
         ]
         while True:
             answers = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 from merchant_usage.model.batches import Batch, Group
 from merchant_usage.model.keys import CounterKey, build_key, parse_key
-from merchant_usage.model.pages import PAGE, Page, key_pages, pages
+from merchant_usage.model.pages import PAGE, Page, branches, key_pages, pages
 from merchant_usage.model.readings import WHOLE, digest
 from merchant_usage.model.run import Attempt
 from merchant_usage.model.verdict import Verdict
@@ -51,17 +50,11 @@ def pages_with_readings(context: Context, attempt: Attempt, batches: Sequence[Ba
 
 def check_scanned_keys(context: Context, scanned: Iterable[ScannedPage], tally: Tally) -> None:
     """Compare each key that the scan found with its row."""
-    # What was read of the pages that are under way. No tee, which keeps the last 57 pages alive.
-    coming: deque[Sequence[str]] = deque()
-
-    def pages_alone() -> Iterator[Page]:
-        for page, of_page in scanned:
-            coming.append(of_page)
-            yield page
-
-    for both in compare_pages(context.client, context.conn, pages_alone(), context.suspects):
+    to_compare, beside = branches(scanned, 2)
+    compared = compare_pages(context.client, context.conn, (page for page, _ in to_compare), context.suspects)
+    for both, (_, of_page) in zip(compared, beside, strict=True):
         tally.by_date[both.page.date].with_row += len(both.raw_values)
-        for reading in coming.popleft():
+        for reading in of_page:
             _note_unsaved(context, both, reading)
         if not both.equal or context.names_any(both.page.raw_keys):
             _judge_unequal(context, both, tally)
