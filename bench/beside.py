@@ -39,9 +39,9 @@ def _seconds(stage: Stage, contestants: Sequence[str], rounds: int) -> dict[str,
     taken: dict[str, list[float]] = defaultdict(list)
     # The first load, and the first change of rows whose pages are full, are no hourly runs.
     for number in range(-1, rounds + 1):
+        stage.grow()
+        stage.settle()
         for contestant in contestants:
-            stage.grow()
-            stage.settle()
             seconds = stage.run(contestant)["seconds"]
             if number > 0:
                 taken[contestant].append(seconds)
