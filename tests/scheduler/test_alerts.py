@@ -85,14 +85,16 @@ def of_day(day: dt.date) -> dict[str, str]:
 def test_a_missed_sla_is_told_once_for_the_newest_run_and_not_for_the_one_that_catches_up(
     world: World,
 ) -> None:
-    runs = world.airflow.api.runs(DAG_ID)
-    newest = max(runs, key=lambda run: str(run.interval_end))
+    caught_up, *later = sorted(world.airflow.api.runs(DAG_ID), key=lambda run: str(run.interval_end))
+    newest = later[-1]
     with held(world):
         world.airflow.api.clear(DAG_ID, newest.run_id, ["scan_usage"])
         told = wait_until(lambda: world.slack.about(newest.run_id, LATE), "Slack was told", RUN_SECONDS)
     assert world.ended(newest.run_id).state == "success"
     assert len(told) == 1
-    assert [run.run_id for run in runs if world.slack.about(run.run_id, LATE)] == [newest.run_id]
+    # Each was the newest once: where a run came on the hour, the one before it may have been late too.
+    assert all(len(world.slack.about(run.run_id, LATE)) <= 1 for run in later)
+    assert world.slack.about(caught_up.run_id, LATE) == []
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="2.11 has SLAs, 3.3 deadlines")
