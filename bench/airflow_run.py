@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -16,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from bench.contestants import Figures
-from bench.data import DAY
+from bench.data import DAY, DataSet
 from bench.running import Stage
 from bench.tables import Sheet
 from local.airflow import LocalAirflow
@@ -35,8 +36,9 @@ OF_SHAPE_AND_ENGINE: Final = 1.5
 PARSE_MILLISECONDS: Final = 50.0
 
 
-def measure(stage: Stage, rounds: int) -> dict[str, Any]:
+def measure(stage_of: Callable[[DataSet], Stage], data: DataSet, rounds: int) -> dict[str, Any]:
     """Medians of the seconds of whole runs, after one of each that is not counted, and of parsing the DAG file."""
+    stage = stage_of(data)
     batches, settings = stage.data.merchants, load_settings({})
     if batches > settings.max_mapped_tasks:
         batches = min(settings.max_mapped_tasks, ceil(stage.data.wanted / settings.batch_counters))

@@ -39,6 +39,11 @@ class DataSet:
         return self.wanted * self.days + self.others
 
     @property
+    def total(self) -> int:
+        """The sum of the wanted counters, before any is raised."""
+        return sum(_value(merchant, metric) for merchant in range(self.merchants) for metric in range(METRICS))
+
+    @property
     def description(self) -> str:
         """What it is, for a heading."""
         beside = f" beside {self.others:,} other keys" if self.others else ""
@@ -89,6 +94,8 @@ def _value(merchant: int, metric: int) -> int:
 SMALL: Final = DataSet("small", 100)
 # The largest that the original design finishes in seconds.
 MODEST: Final = DataSet("modest", 1000)
+# What most have who bill by the hour.
+USUAL: Final = DataSet("usual", 5000)
 MEDIUM: Final = DataSet("medium", 10_000, days=8)
 LARGE: Final = DataSet("large", 100_000, others=1_000_000)
 QUICK: Final = DataSet("quick", 100, days=2, others=1000)

@@ -92,6 +92,9 @@ def _footprint(measured: dict[str, Any]) -> Sheet:
         _bytes_row("WAL of a first load", wal["first_load"], counters),
         _bytes_row("WAL of an unchanged re-run", wal["unchanged"], counters),
         _bytes_row("WAL of a re-run with 10 % changed", wal["changed"], counters),
+        _bytes_row("WAL of the hourly run of a day that grows, 10 % changed", wal["hourly"], counters),
+        ("the same over the bytes of the changed rows", f"{wal['hourly'] / wal['changed_rows']:.1f}", ""),
+        ("its images of whole pages, 8 kB at most", f"{wal['hourly_images']:,.0f}", ""),
     ]
     if size := measured.get("size"):
         rows.append(_bytes_row("table and indexes after one load", size["after_load"], counters))

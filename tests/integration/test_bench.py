@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from bench import peers
 from bench.against import changes
 from bench.airflow_run import sheets as dag_sheets
 from bench.beside import sheets as beside_sheets
 from bench.data import LARGE, MEDIUM, QUICK, SMALL
 from bench.model import Constants, Cost, Load
 from bench.model import sheets as model_sheets
+from bench.peers import sheets as peer_sheets
 from bench.race import ENTRIES
+from bench.running import Stage, admin_connection
 from bench.targets import targets
+from bench.tenfold import PHASES, RUNS, forecast
+from bench.tenfold import sheets as tenfold_sheets
+from local.servers import Postgres, Valkey
 from tests.bench_command import bench
 from tests.support import PROJECT
 
@@ -46,6 +54,8 @@ def test_a_quick_run_measures_what_a_run_costs_besides_time(quick: tuple[dict[st
     report, _ = quick
     measured = report["data_sets"][QUICK.name]
     assert min(measured["wal"]["first_load"], measured["wal"]["changed"]) > measured["wal"]["unchanged"] > 0
+    assert measured["wal"]["hourly"] > measured["wal"]["changed_rows"] > 20 * QUICK.merchants
+    assert measured["wal"]["hourly_images"] > 0
     # The rows alone: 24 bytes of header, 20 of ids, 6 of numbers at least.
     assert measured["size"]["after_runs"] >= measured["size"]["after_load"] > 50 * QUICK.wanted
     assert 0 < measured["neighbour"]["during_p50"] <= measured["neighbour"]["during_p99"]
@@ -297,3 +307,82 @@ def test_the_hourly_run_is_measured_beside_other_days(tmp_path: Path) -> None:
 def test_other_days_may_cost_what_walking_past_them_costs(seconds: float, ratio: str, met: str) -> None:
     _, target = beside_sheets({"description": "data", "walk": 8.0, "run_alone": 12.0, "run": seconds}, rounds=3)
     assert [row[1:] for row in target.rows] == [(ratio, "<= 1.05", met)]
+
+
+def of_sizes(live_seconds: float, megabytes: float = 60.0) -> dict[str, Any]:
+    """What `--tenfold` measures, where all but the largest first load grows with the counters."""
+    sizes: list[dict[str, Any]] = []
+    for wanted in (100, 1000, 10_000):
+        figures: dict[str, float] = {
+            "seconds": wanted / 100 + 1,
+            **dict.fromkeys(PHASES, wanted / 100),
+            "megabytes": megabytes,
+        }
+        runs = {name: dict(figures) for name, *_ in RUNS}
+        sizes.append({"description": f"{wanted}", "wanted": wanted, "runs": runs})
+    sizes[-1]["runs"]["live"] |= {"seconds": live_seconds, "scan_seconds": 110.0}
+    return {"sizes": sizes}
+
+
+def test_ten_times_the_counters_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "tenfold.json"
+    finished = bench("--tenfold", "--quick", "--json", file, "--markdown")
+    assert finished.returncode == 0, finished.stderr
+    sizes = json.loads(file.read_text())["tenfold"]["sizes"]
+    assert [size["wanted"] for size in sizes] == [QUICK.wanted // 10, QUICK.wanted, QUICK.wanted * 10]
+    assert all(list(size["runs"]) == [name for name, *_ in RUNS] for size in sizes)
+    assert "### The largest, forecast from the other two" in finished.stdout
+
+
+@pytest.mark.parametrize(("seconds", "ratio", "met"), [(115.5, "1.05", "yes"), (117.0, "1.06", "NO")])
+def test_ten_times_the_counters_may_take_ten_times_the_seconds(seconds: float, ratio: str, met: str) -> None:
+    *_, wanted = tenfold_sheets(of_sizes(seconds), 1)
+    told = {row[0]: row[1:] for row in wanted.rows}
+    assert told["(d) first load of a day that still grows / ten times those of a tenth"] == (ratio, "<= 1.05", met)
+
+
+@pytest.mark.parametrize(("megabytes", "met"), [(96.0, "yes"), (96.01, "NO")])
+def test_ten_times_the_counters_may_take_half_as_much_memory_again(megabytes: float, met: str) -> None:
+    *_, wanted = tenfold_sheets(of_sizes(100.0, megabytes), 1)
+    assert list(wanted.rows)[-1] == ("peak memory of a process, MB", f"{megabytes:.2f}", "<= 96.0", met)
+
+
+def test_the_largest_is_forecast_by_a_line_through_the_smaller_two() -> None:
+    measured = of_sizes(100.0)
+    assert forecast(measured["sizes"], "live", "scan_seconds") == 100.0
+    foretold = next(sheet for sheet in tenfold_sheets(measured, 1) if "forecast" in sheet.title)
+    assert ("(d) first load of a day that still grows: scan", "100.0", "110.0", "1.10") in foretold.rows
+
+
+@pytest.mark.parametrize(("ours", "ratio", "met"), [(13.5, "1.35", "yes"), (13.6, "1.36", "NO")])
+def test_a_whole_process_is_compared_with_a_reader_in_c(ours: float, ratio: str, met: str) -> None:
+    seconds = {"c": 10.0, "ours": ours, "dlt": 2 * ours}
+    table, left_out, target = peer_sheets({"description": "data", "seconds": seconds, "missing": ["Node: none"]}, 3)
+    assert [row[1:] for row in target.rows] == [(ratio, "<= 1.35", met)]
+    assert list(left_out.rows) == [("Node: none",)]
+    assert [row[2] for row in table.rows if row[0].startswith("dlt")] == ["2.00"]
+
+
+def test_peers_that_cannot_be_had_are_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, reason in (("c", "no C compiler"), ("original", "no Node")):
+        with pytest.raises(peers.NotHere, match=reason):
+            next(peer for peer in peers.PEERS if peer.name == name).prepare()
+
+
+def test_a_reader_in_c_moves_the_day_whole_where_it_can_be_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valkey: Valkey, postgres: Postgres, redis_client: redis.Redis
+) -> None:
+    assert redis_client.dbsize() == 0
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    reader = peers.PEERS[0]
+    if shutil.which("cc") is None:
+        with pytest.raises(peers.NotHere):
+            reader.prepare()
+        return
+    with admin_connection(postgres) as conn:
+        stage = Stage.set(valkey, postgres, conn, QUICK)
+        stage.empty()
+        reader.prepare()(stage)
+        assert stage.number(reader.total) == QUICK.total
