@@ -2,6 +2,7 @@
 -- row, and no correction; it is no earlier than the row; or its row is gone. The sum of merchant_usage_hourly is what is stored even
 -- then. The statements that write history are those that raise rows, so somebody else has changed one of the two.
 -- One pass over the points of these dates, in their order, and one join with their rows; a full one, as in count_differences.
+-- Where no date has a point, no row is read either.
 -- Parameters: dates (date[]), limit (bigint: counters that are named).
 -- Returns of each date how many there are, and the first of them: date, number, merchant_id, metric_type.
 WITH point AS (
@@ -20,7 +21,7 @@ WITH point AS (
     FULL JOIN (
         SELECT date, merchant_id, metric_type, metric_value, updated_at
         FROM merchant_usage
-        WHERE date = ANY (%(dates)s::date[])
+        WHERE date = ANY (%(dates)s::date[]) AND EXISTS (SELECT FROM point)
     ) AS m ON m.merchant_id = l.merchant_id AND m.date = l.date AND m.metric_type = l.metric_type
     WHERE coalesce(l.metric_value, -1) >= 0
       AND coalesce((l.metric_value > m.metric_value AND NOT l.correction) OR l.held_since >= m.updated_at, true)
