@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import groupby
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from psycopg import Connection, Cursor
 
 from merchant_usage.model.pages import Page
+from merchant_usage.model.pages import pages as lists_of
 from merchant_usage.sink.queries import query
 from merchant_usage.source.counters import all_plain_integers, read_pages
 from merchant_usage.source.shards import RedisClient
 
+# Pages that PostgreSQL is asked for in one statement. More gain little, and those that wait take memory.
+PAGES_AT_ONCE: Final = 4
+
 
 @dataclass(frozen=True, slots=True)
 class PageComparison:
-    """A page of keys, what Redis answered, and what PostgreSQL holds: as `select_page` tells it."""
+    """A page of keys, what Redis answered, and what PostgreSQL holds: as `select_pages` tells it."""
 
     page: Page
     #: What MGET answered: bytes, or nil for a missing key and for another type alike.
@@ -86,7 +92,7 @@ class PageComparison:
 
 
 class _Asked(NamedTuple):
-    """A page that PostgreSQL is asked for: its answer waits in the cursor."""
+    """A page that PostgreSQL is asked for: its answer waits in the cursor, after those of the pages before."""
 
     page: Page
     cursor: Cursor
@@ -106,23 +112,33 @@ def compare_pages(
         suspects: keys whose values may be large.
     """
     with conn.pipeline():
-        for asked, raw_values in read_pages(client, (_ask(conn, page) for page in pages), suspects):
+        for asked, raw_values in read_pages(client, _ask_all(conn, pages), suspects):
             yield PageComparison(asked.page, raw_values, *_answer(asked.cursor))
 
 
 def rows_held(conn: Connection, page: Page) -> int:
     """How many of the keys of a page have a row."""
-    return _answer(_ask(conn, page).cursor)[1]
+    return _answer(_ask(conn, [page]))[1]
 
 
-def _ask(conn: Connection, page: Page) -> _Asked:
+def _ask_all(conn: Connection, pages: Iterable[Page]) -> Iterator[_Asked]:
+    for _, of_date in groupby(pages, key=attrgetter("date")):
+        for some in lists_of(of_date, PAGES_AT_ONCE):
+            cursor = _ask(conn, some)
+            for page in some:
+                yield _Asked(page, cursor)
+
+
+def _ask(conn: Connection, pages: Sequence[Page]) -> Cursor:
+    """Ask for pages of one date; the cursor has a row for each."""
     groups = [
-        {"first": min(metrics), "last": max(metrics), "merchant_ids": merchants}
+        {"page": number, "first": min(metrics), "last": max(metrics), "merchant_ids": merchants}
+        for number, page in enumerate(pages)
         for _, metrics, merchants in page.groups
     ]
     # Text, because psycopg takes fifty times as long for an array.
-    parameters = {"groups": json.dumps(groups), "date": page.date}
-    return _Asked(page, conn.cursor(binary=True).execute(query("select_page"), parameters))
+    parameters = {"groups": json.dumps(groups), "date": pages[0].date}
+    return conn.cursor(binary=True).execute(query("select_pages"), parameters)
 
 
 def _may_be_less(held: bytes | None, asked: bytes) -> bool:
@@ -131,5 +147,5 @@ def _may_be_less(held: bytes | None, asked: bytes) -> bool:
 
 def _answer(cursor: Cursor) -> tuple[bytes, int, bool]:
     row = cursor.fetchone()
-    assert row is not None  # an aggregate always returns a row
+    assert row is not None  # there is one for each page, whether it has rows or not
     return row

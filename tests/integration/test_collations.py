@@ -175,9 +175,9 @@ def test_rows_of_a_page_are_found_by_the_key(
         " SELECT 'm' || n, current_date, 'queries', n FROM generate_series(1, 3000) AS n"
     )
     empty_database.execute("ANALYZE")
-    groups = [{"first": "queries", "last": "queries", "merchant_ids": NAMES}]
+    groups = [{"page": 0, "first": "queries", "last": "queries", "merchant_ids": NAMES}]
     parameters = {"groups": json.dumps(groups), "date": TODAY}
-    explained = empty_database.execute(b"EXPLAIN " + query("select_page"), parameters).fetchall()
+    explained = empty_database.execute(b"EXPLAIN " + query("select_pages"), parameters).fetchall()
     assert any("Index Cond: ((merchant_id = " in line for (line,) in explained), explained
 
 

@@ -14,7 +14,7 @@ from merchant_usage.model.keys import CounterKey, parse_key
 from merchant_usage.model.pages import key_pages
 from merchant_usage.sink.queries import query
 from merchant_usage.source.counters import all_plain_integers
-from merchant_usage.steps.page_comparison import PageComparison, compare_pages, rows_held
+from merchant_usage.steps.page_comparison import PAGES_AT_ONCE, PageComparison, compare_pages, rows_held
 from tests.support import TODAY, YESTERDAY, Usage, key, raw
 
 METRICS = ["a", "b", "1", "-", "back\\slash", 'quo"te', "new\nline", "é", "𝄞", "￿"]
@@ -156,3 +156,20 @@ def test_rows_held(usage: Usage) -> None:
     assert rows_held(usage.conn, page) == 0
     insert(usage, {key("acme", metric_type="a"): 1, key("beta", metric_type="c"): 1, key("gamma", metric_type="a"): 1})
     assert rows_held(usage.conn, page) == 2
+
+
+def test_pages_that_are_asked_for_together_are_told_apart(usage: Usage) -> None:
+    merchants = tuple(f"m{n}" for n in range(2 * PAGES_AT_ONCE + 1))
+    counters = {key(merchant, date): n for n, merchant in enumerate(merchants) for date in (YESTERDAY, TODAY)}
+    usage.write(counters)
+    usage.store_only(YESTERDAY, TODAY)
+    wrong = {key("m2", YESTERDAY), key(f"m{PAGES_AT_ONCE}", TODAY)}
+    for each in wrong:
+        usage.write({each: 1000})
+    groups = [Group(date, ("queries",), merchants) for date in (YESTERDAY, TODAY)]
+    compared = list(compare_pages(usage.client, usage.conn, key_pages(groups, "usage", size=1)))
+    assert [next(both.page.counter_keys()) for both in compared] == [
+        key(m, group.date) for group in groups for m in merchants
+    ]
+    assert {next(both.page.counter_keys()) for both in compared if not both.equal} == wrong
+    assert [both.rows for both in compared] == [1] * len(counters)

@@ -160,11 +160,11 @@ def test_a_batch_reads_its_part_of_the_table_by_itself(
     assert not any("Gather" in node for node in done.nodes)
 
 
-def test_a_page_is_found_by_the_primary_key(table: Connection) -> None:
-    groups = [{"first": "0", "last": "4", "merchant_ids": [f"{n:05}" for n in BATCH]}]
+def test_pages_are_found_by_the_primary_key(table: Connection) -> None:
+    groups = [{"page": n % 4, "first": "0", "last": "4", "merchant_ids": [f"{n:05}"]} for n in BATCH]
     parameters = {"groups": json.dumps(groups), "date": YESTERDAY}
     for preparation in ("prepare_batch", "prepare_verification"):
-        assert work(table, "select_page", parameters, preparation, range(0)).looked_at == len(BATCH) * METRICS
+        assert work(table, "select_pages", parameters, preparation, range(0)).looked_at == len(BATCH) * METRICS
 
 
 def test_a_whole_day_is_compared_with_nothing_twice(table: Connection) -> None:
