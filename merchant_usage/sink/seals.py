@@ -11,8 +11,9 @@ from psycopg import Connection
 from merchant_usage.model.seal import NOTHING, Seal
 from merchant_usage.sink.queries import query, stream
 
-#: Pages of leaves that are asked for at a time, and seals.
-PAGES: Final = 8
+#: Pages of leaves that are asked for at a time: each names a thousand merchants, and more only take memory.
+PAGES: Final = 2
+#: Seals that are asked for at a time.
 SEALS: Final = 1000
 
 
