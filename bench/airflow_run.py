@@ -19,7 +19,7 @@ from typing import Any, Final
 from bench.contestants import Figures
 from bench.data import DAY, DataSet
 from bench.running import Stage
-from bench.tables import Sheet
+from bench.tables import Sheet, yes_or_no
 from local.airflow import LocalAirflow
 from local.airflow_api import DagRun
 from local.airflow_environment import PROJECT
@@ -140,11 +140,11 @@ def sheets(measured: dict[str, Any], rounds: int) -> list[Sheet]:
 
 
 def _target(what: str, ratio: float) -> tuple[str, str, str, str]:
-    met = "yes" if ratio <= OF_SHAPE_AND_ENGINE else "NO"
+    met = yes_or_no(ratio <= OF_SHAPE_AND_ENGINE)
     return what, f"{ratio:.2f}", f"<= {OF_SHAPE_AND_ENGINE}", met
 
 
 def _parse_target(beside: str, ours: float, theirs: float) -> tuple[str, str, str, str]:
     what = f"parsing the DAG file ({ours:.0f} ms) over {beside} ({theirs:.0f} ms), ms"
-    met = "yes" if ours - theirs <= PARSE_MILLISECONDS else "NO"
+    met = yes_or_no(ours - theirs <= PARSE_MILLISECONDS)
     return what, f"{ours - theirs:.0f}", f"<= {PARSE_MILLISECONDS:.0f}", met

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from bench.data import DataSet
 from bench.running import Stage
-from bench.tables import Sheet
+from bench.tables import Sheet, yes_or_no
 
 #: As many as a retention of a week and today.
 DAYS: Final = 8
@@ -57,7 +57,7 @@ def sheets(measured: dict[str, Any], rounds: int) -> list[Sheet]:
         ("an hourly run, 10 % changed, with its day alone in Redis", f"{measured['run_alone']:.2f}"),
         ("the same beside the other days", f"{measured['run']:.2f}"),
     ]
-    met = "yes" if ratio <= OF_WALK_AND_RUN else "NO"
+    met = yes_or_no(ratio <= OF_WALK_AND_RUN)
     target = ("the last / (the first + the second)", f"{ratio:.2f}", f"<= {OF_WALK_AND_RUN}", met)
     title = f"The hourly run beside other days: {measured['description']}, medians of {rounds}"
     return [

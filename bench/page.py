@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from psycopg import Connection
 
 from bench.page_data import DAYS_OF_HISTORY, METRICS, UNDECIDED, WITH_HISTORY, PageData
-from bench.tables import Sheet
+from bench.tables import Sheet, yes_or_no
 from local.servers import Postgres
 from merchant_usage.connections import POSTGRES_URL
 
@@ -220,7 +220,7 @@ def sheets(measured: dict[str, Any]) -> list[Sheet]:
                     f"{percentile(taken, 0.5):.0f}",
                     f"{slow:.0f}",
                     f"{max(taken):.0f}",
-                    "yes" if slow < TARGET_MILLISECONDS else "NO",
+                    yes_or_no(slow < TARGET_MILLISECONDS),
                     f"{view['fetched']:,.0f}",
                     "no" if view["scanned"] == 0 else f"{view['scanned']:,.0f} rows",
                 )

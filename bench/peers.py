@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from psycopg.conninfo import conninfo_to_dict
-
 from bench.data import DAY, DataSet
 from bench.running import Stage
-from bench.tables import Sheet
+from bench.tables import Sheet, yes_or_no
 from local.airflow_environment import PROJECT
-from local.servers.programs import wheel_postgres
+from local.running import find_psql, psql_environment
 
 JOBS: Final = PROJECT / "bench" / "jobs"
 FOLDER: Final = PROJECT / ".local" / "bench"
@@ -74,14 +72,11 @@ def _c_reader() -> Run:
     reader = FOLDER / "reader"
     FOLDER.mkdir(parents=True, exist_ok=True)
     _set_up([compiler, "-O2", "-o", reader, JOBS / "reader.c"])
-    psql = shutil.which("psql") or str(wheel_postgres().folder / "psql")
+    programs = {"READER": str(reader), "PSQL": find_psql()}
 
     def run(stage: Stage) -> float:
-        parts = conninfo_to_dict(stage.postgres.url)
-        names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-        environ = {variable: str(parts[name]) for name, variable in names.items() if name in parts}
         to_redis = {"REDIS_PORT": str(stage.valkey.port), "REDIS_PASSWORD": stage.valkey.password}
-        return _seconds(["sh", "-c", _BY_PSQL], {**environ, **to_redis, "READER": str(reader), "PSQL": psql})
+        return _seconds(["sh", "-c", _BY_PSQL], {**psql_environment(stage.postgres.url), **to_redis, **programs})
 
     return run
 
@@ -170,8 +165,8 @@ def sheets(measured: dict[str, Any], rounds: int) -> list[Sheet]:
         found.append(Sheet("Left out", ("what, and why",), [(each,) for each in measured["missing"]]))
     if "c" in seconds:
         ratio = seconds["ours"] / seconds["c"]
-        met = "yes" if ratio <= OF_THE_C_READER else "NO"
-        target = ("this project / the reader in C", f"{ratio:.2f}", f"<= {OF_THE_C_READER}", met)
+        limit = (f"<= {OF_THE_C_READER}", yes_or_no(ratio <= OF_THE_C_READER))
+        target = ("this project / the reader in C", f"{ratio:.2f}", *limit)
         found.append(Sheet("The target of whole processes", ("", "measured", "wanted", "met"), [target]))
     return found
 

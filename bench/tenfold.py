@@ -10,7 +10,7 @@ from typing import Any, Final
 from bench.contestants import Figures
 from bench.data import DataSet
 from bench.running import Stage
-from bench.tables import Sheet
+from bench.tables import Sheet, yes_or_no
 
 TIMES: Final = 10
 #: Seconds of ten times the counters, over ten times those of the counters.
@@ -102,4 +102,4 @@ def _row(figures: Figures, floor: float) -> tuple[str, ...]:
 
 
 def _target(what: str, figure: float, limit: float) -> tuple[str, str, str, str]:
-    return what, f"{figure:.2f}", f"<= {limit}", "yes" if figure <= limit else "NO"
+    return what, f"{figure:.2f}", f"<= {limit}", yes_or_no(figure <= limit)

@@ -124,9 +124,19 @@ def _command(program: str, environ: dict[str, str]) -> list[str]:
         return [sys.executable, "-m", "airflow"]
     if not environ.get(POSTGRES_URL):
         raise NothingToSpeakTo(NOTHING.format("a PostgreSQL (USAGE_POSTGRES_URL)"))
-    parts = conninfo_to_dict(environ[POSTGRES_URL])
-    environ.update({variable: str(parts[name]) for name, variable in PG_VARIABLES.items() if name in parts})
-    return [shutil.which("psql") or str(wheel_postgres().folder / "psql")]
+    environ.update(psql_environment(environ[POSTGRES_URL]))
+    return [find_psql()]
+
+
+def find_psql() -> str:
+    """This machine's psql, or that of the wheel."""
+    return shutil.which("psql") or str(wheel_postgres().folder / "psql")
+
+
+def psql_environment(url: str) -> dict[str, str]:
+    """What tells psql of an address, so that no password stands on its command line."""
+    parts = conninfo_to_dict(url)
+    return {variable: str(parts[name]) for name, variable in PG_VARIABLES.items() if name in parts}
 
 
 def _redis(environ: Mapping[str, str], command: Sequence[str]) -> int:
